@@ -7,7 +7,10 @@ set(_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/faiss_flash")
 install(TARGETS faiss_flash EXPORT faiss_flash_targets)
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/faiss_flash"
     DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
-    FILES_MATCHING PATTERN "*.h")
+    FILES_MATCHING PATTERN "*.h"
+    # how the engines work inside
+    PATTERN cpu EXCLUDE
+    PATTERN reference EXCLUDE)
 install(FILES "${PROJECT_SOURCE_DIR}/LICENSE"
     DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 install(EXPORT faiss_flash_targets

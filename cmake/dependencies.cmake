@@ -7,16 +7,12 @@ find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(Threads REQUIRED)
 
 # -DFAISS_ROOT=<prefix> is the one switch that picks another FAISS.
-if(FAISS_ROOT)
-    set(faiss_ROOT "${FAISS_ROOT}")
-    # A faiss_DIR cached from an earlier run would win over the new prefix.
-    if(faiss_DIR)
-        cmake_path(IS_PREFIX FAISS_ROOT "${faiss_DIR}" NORMALIZE _under_root)
-        if(NOT _under_root)
-            unset(faiss_DIR CACHE)
-        endif()
-    endif()
+# A faiss_DIR found under an earlier value would win over the new one.
+if(NOT "${FAISS_ROOT}" STREQUAL "${FAISS_FLASH_LAST_FAISS_ROOT}")
+    unset(faiss_DIR CACHE)
 endif()
+set(FAISS_FLASH_LAST_FAISS_ROOT "${FAISS_ROOT}" CACHE INTERNAL "")
+set(faiss_ROOT "${FAISS_ROOT}")
 find_package(faiss CONFIG QUIET)
 if(NOT faiss_FOUND)
     message(FATAL_ERROR
@@ -42,8 +38,8 @@ string(REGEX REPLACE
 message(STATUS "FAISS ${FAISS_FLASH_FAISS_VERSION} from ${faiss_DIR}")
 if(FAISS_FLASH_FAISS_VERSION VERSION_LESS 1.7.3)
     message(FATAL_ERROR
-        "FAISS ${FAISS_FLASH_FAISS_VERSION} is too old: 1.7.3 is the oldest "
-        "supported version.")
+        "An installed FAISS of version 1.7.3 or newer is needed; "
+        "${faiss_DIR} has version '${FAISS_FLASH_FAISS_VERSION}'.")
 endif()
 
 find_package(hwy MODULE REQUIRED)

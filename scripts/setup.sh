@@ -41,6 +41,7 @@ configure() {
             options+=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
         fi
     fi
+    [ -z "${CI:-}" ] || options+=(-DFAISS_FLASH_WERROR=ON)
     if [ -n "${FAISS_ROOT:-}" ]; then
         options+=("-DFAISS_ROOT=$FAISS_ROOT")
     fi

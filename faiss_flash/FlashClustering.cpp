@@ -1,0 +1,384 @@
+#include <faiss_flash/FlashClustering.h>
+
+#include <chrono>
+#include <cinttypes>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+
+#include <faiss/utils/random.h>
+
+#include <faiss_flash/trainer/trainer.h>
+#include <faiss_flash/trainer/update.h>
+
+namespace faiss_flash {
+
+namespace {
+
+/// FAISS: negative seeds ask for one from the clock.
+int64_t resolve_seed(int seed) {
+    if (seed >= 0) {
+        return seed;
+    }
+    return std::chrono::high_resolution_clock::now()
+            .time_since_epoch()
+            .count();
+}
+
+/// Row numbers of FAISS's training subsample for the same seed.
+std::vector<int64_t> subsample_rows(
+        size_t n,
+        size_t wanted,
+        bool faster,
+        int64_t seed) {
+    std::vector<int64_t> rows(wanted);
+    if (faster) {
+        // FAISS ≥ 1.8: splitmix64, rows may repeat
+        uint64_t state = seed;
+        for (int64_t& row : rows) {
+            uint64_t z = (state += 0x9e3779b97f4a7c15ULL);
+            z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+            z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+            z ^= z >> 31;
+            row = (int64_t)(z & 0x7fffffffffffffffULL) % (int64_t)n;
+        }
+        return rows;
+    }
+    FAISS_THROW_IF_NOT_FMT(
+            n <= (size_t)std::numeric_limits<int>::max(),
+            "n = %zd training vectors; at most %d can be subsampled",
+            n,
+            std::numeric_limits<int>::max());
+    std::vector<int> perm(n);
+    faiss::rand_perm(perm.data(), n, seed);
+    std::copy(perm.begin(), perm.begin() + wanted, rows.begin());
+    return rows;
+}
+
+void check_finite(const char* what, size_t n, size_t d, const float* x) {
+    for (size_t i = 0; i < n * d; i++) {
+        FAISS_THROW_IF_NOT_FMT(
+                std::isfinite(x[i]),
+                "%s: input contains NaN's or Inf's: x[%zd][%zd] = %g",
+                what,
+                i / d,
+                i % d,
+                x[i]);
+    }
+}
+
+void check_weights(const char* what, size_t n, const float* weights) {
+    bool positive = false;
+    for (size_t i = 0; i < n; i++) {
+        FAISS_THROW_IF_NOT_FMT(
+                std::isfinite(weights[i]) && weights[i] >= 0,
+                "%s: weights[%zd] = %g should be finite and at least 0",
+                what,
+                i,
+                weights[i]);
+        positive = positive || weights[i] > 0;
+    }
+    FAISS_THROW_IF_NOT_FMT(
+            positive, "%s: all %zd weights are 0", what, n);
+}
+
+void print_pass(const PassReport& r) {
+    if (r.pass == Pass::hard) {
+        printf("  Iteration %d (%.2f s, search %.2f s): "
+               "objective=%g imbalance=%.3f nsplit=%d       \r",
+               r.number,
+               r.seconds,
+               r.accumulate_seconds,
+               r.objective,
+               r.imbalance,
+               r.nsplit);
+    } else {
+        printf("  EM pass %d (%.2f s): log-likelihood=%.6f "
+               "components/vector=%.2f nreseed=%d       \r",
+               r.number,
+               r.seconds,
+               r.objective,
+               r.entries_per_vector,
+               r.nsplit);
+    }
+    fflush(stdout);
+}
+
+} // namespace
+
+FlashClustering::FlashClustering(int d, int k) : faiss::Clustering(d, k) {}
+
+FlashClustering::FlashClustering(
+        int d,
+        int k,
+        const faiss::ClusteringParameters& cp)
+        : faiss::Clustering(d, k, cp) {}
+
+const char* FlashClustering::class_name() const {
+    return "FlashClustering";
+}
+
+void FlashClustering::train(
+        idx_t n,
+        const float* x,
+        faiss::Index& index,
+        const float* weights) {
+    train_encoded(
+            n,
+            reinterpret_cast<const uint8_t*>(x),
+            nullptr,
+            index,
+            weights);
+}
+
+void FlashClustering::check_arguments(
+        idx_t n,
+        const uint8_t* x,
+        const faiss::Index* codec,
+        const faiss::Index& index,
+        const float* weights) const {
+    const char* name = class_name();
+    FAISS_THROW_IF_NOT_FMT(
+            (int64_t)d > 0, "%s: d = %" PRId64 " should be at least 1",
+            name, (int64_t)d);
+    FAISS_THROW_IF_NOT_FMT(
+            (int64_t)k > 0, "%s: k = %" PRId64 " should be at least 1",
+            name, (int64_t)k);
+    FAISS_THROW_IF_NOT_FMT(
+            n >= (idx_t)k,
+            "%s: Number of training points (n = %" PRId64
+            ") should be at least as large as number of clusters (k = %zd)",
+            name,
+            (int64_t)n,
+            k);
+    FAISS_THROW_IF_NOT_FMT(x, "%s: x is a null pointer", name);
+    FAISS_THROW_IF_NOT_FMT(
+            !codec || codec->d == (int)d,
+            "%s: Codec dimension %d not the same as data dimension %d",
+            name,
+            codec ? codec->d : 0,
+            (int)d);
+    FAISS_THROW_IF_NOT_FMT(
+            index.d == (int)d,
+            "%s: Index dimension %d not the same as data dimension %d",
+            name,
+            index.d,
+            (int)d);
+    FAISS_THROW_IF_NOT_FMT(
+            index.metric_type == faiss::METRIC_L2 ||
+                    index.metric_type == faiss::METRIC_INNER_PRODUCT,
+            "%s: metric_type = %d of the index is neither METRIC_L2 (%d) "
+            "nor METRIC_INNER_PRODUCT (%d)",
+            name,
+            (int)index.metric_type,
+            (int)faiss::METRIC_L2,
+            (int)faiss::METRIC_INNER_PRODUCT);
+    FAISS_THROW_IF_NOT_FMT(
+            niter >= 0, "%s: niter = %d should be at least 0", name, niter);
+    FAISS_THROW_IF_NOT_FMT(
+            nredo >= 1, "%s: nredo = %d should be at least 1", name, nredo);
+    FAISS_THROW_IF_NOT_FMT(
+            max_points_per_centroid >= 1,
+            "%s: max_points_per_centroid = %d should be at least 1",
+            name,
+            max_points_per_centroid);
+    FAISS_THROW_IF_NOT_FMT(
+            decode_block_size >= 1,
+            "%s: decode_block_size = %zd should be at least 1",
+            name,
+            decode_block_size);
+    FAISS_THROW_IF_NOT_FMT(
+            centroids.size() % d == 0 && centroids.size() <= d * k,
+            "%s: size of provided input centroids (%zd) should be a multiple "
+            "of the dimension %zd and at most k * d = %zd",
+            name,
+            centroids.size(),
+            d,
+            d * k);
+    check_finite(
+            "input centroids", centroids.size() / d, d, centroids.data());
+    if (!codec && clustering_extras(*this).check_input_data_for_NaNs) {
+        check_finite(name, n, d, reinterpret_cast<const float*>(x));
+    }
+    if (weights) {
+        check_weights(name, n, weights);
+    }
+}
+
+std::unique_ptr<VectorSource> FlashClustering::make_source(
+        idx_t n,
+        const uint8_t* x,
+        const faiss::Index* codec,
+        const float* weights,
+        int64_t resolved_seed) const {
+    std::unique_ptr<VectorSource> source = codec
+            ? codec_source(n, *codec, x, decode_block_size, weights)
+            : array_source(
+                      n, d, reinterpret_cast<const float*>(x), weights);
+
+    const size_t most = k * (size_t)max_points_per_centroid;
+    if ((size_t)n > most) {
+        if (verbose) {
+            printf("Sampling a subset of %zd / %" PRId64 " for training\n",
+                   most,
+                   (int64_t)n);
+        }
+        return subset_source(
+                std::move(source),
+                subsample_rows(
+                        n,
+                        most,
+                        clustering_extras(*this).use_faster_subsampling,
+                        resolved_seed));
+    }
+    if (n < (idx_t)k * min_points_per_centroid) {
+        fprintf(stderr,
+                "WARNING clustering %" PRId64
+                " points to %zd centroids: "
+                "please provide at least %" PRId64 " training points\n",
+                (int64_t)n,
+                k,
+                (int64_t)k * min_points_per_centroid);
+    }
+    return source;
+}
+
+TrainingPlan FlashClustering::make_plan(
+        const VectorSource& source,
+        faiss::MetricType metric,
+        int64_t resolved_seed) const {
+    const ClusteringExtras extras = clustering_extras(*this);
+    TrainingPlan plan;
+    plan.k = k;
+    plan.metric = metric == faiss::METRIC_INNER_PRODUCT
+            ? Metric::inner_product
+            : Metric::l2;
+    plan.hard_passes = niter;
+    plan.nredo = nredo;
+    plan.seed = resolved_seed;
+    plan.spherical = spherical;
+    plan.int_centroids = int_centroids;
+    plan.given = centroids;
+    plan.freeze_given = frozen_centroids;
+    plan.early_stop_threshold = extras.early_stop_threshold;
+    if (extras.seeded_init && centroids.size() < k * d) {
+        // FAISS's seeding wants all vectors at once
+        plan.init = [this, &source, resolved_seed](
+                            int redo, std::vector<float>& means) {
+            std::vector<float> buffer;
+            const float* all = source.rows(0, source.n(), buffer);
+            seeded_init(
+                    *this,
+                    d,
+                    k,
+                    source.n(),
+                    all,
+                    resolved_seed + 1 + redo * 15486557L,
+                    centroids.size() / d,
+                    means.data());
+        };
+    }
+    plan.on_pass = [this](const PassReport& report) {
+        if (verbose) {
+            print_pass(report);
+        }
+        faiss::InterruptCallback::check();
+    };
+    complete_plan(plan);
+    return plan;
+}
+
+void FlashClustering::train_encoded(
+        idx_t n,
+        const uint8_t* x,
+        const faiss::Index* codec,
+        faiss::Index& index,
+        const float* weights) {
+    check_arguments(n, x, codec, index, weights);
+    const Engine& chosen = get_engine(engine);
+    const int64_t resolved_seed = resolve_seed(seed);
+    const std::unique_ptr<VectorSource> source =
+            make_source(n, x, codec, weights, resolved_seed);
+    const TrainingPlan plan =
+            make_plan(*source, index.metric_type, resolved_seed);
+
+    TrainingResult result;
+    if (source->n() == k) {
+        // FAISS: nothing to cluster, every vector is a centroid
+        result = copy_vectors(*source);
+    } else {
+        if (verbose) {
+            printf("Clustering %zd points in %zdD to %zd clusters, "
+                   "redo %d times, %d iterations on engine %s\n",
+                   source->n(),
+                   d,
+                   k,
+                   nredo,
+                   plan.hard_passes + plan.soft_passes,
+                   chosen.name());
+        }
+        result = faiss_flash::train(plan, chosen, *source);
+        if (verbose) {
+            printf("\n");
+        }
+    }
+
+    index.reset();
+    if (update_index || !index.is_trained) {
+        index.train(k, result.model.means.data());
+    }
+    index.add(k, result.model.means.data());
+    take_result(result);
+}
+
+TrainingResult FlashClustering::copy_vectors(
+        const VectorSource& source) const {
+    if (verbose) {
+        printf("Number of training points (%zd) same as number of "
+               "clusters, just copying\n",
+               k);
+    }
+    std::vector<float> buffer;
+    const float* rows = source.rows(0, k, buffer);
+    TrainingResult result;
+    result.model.k = k;
+    result.model.d = d;
+    result.model.means.assign(rows, rows + k * d);
+    result.model.variances.assign(k, smallest_variance(result.model));
+    result.model.weights.assign(k, 1.0f / k);
+    result.passes.push_back(PassReport()); // one empty iteration, as FAISS
+    return result;
+}
+
+void FlashClustering::complete_plan(TrainingPlan&) const {}
+
+void FlashClustering::take_result(TrainingResult& result) {
+    centroids = std::move(result.model.means);
+    variances = std::move(result.model.variances);
+    mixing_weights = std::move(result.model.weights);
+    for (const PassReport& r : result.passes) {
+        if (r.pass == Pass::hard) {
+            faiss::ClusteringIterationStats stats;
+            stats.obj = r.objective;
+            stats.time = r.seconds;
+            stats.time_search = r.accumulate_seconds;
+            stats.imbalance_factor = r.imbalance;
+            stats.nsplit = r.nsplit;
+            iteration_stats.push_back(stats);
+        }
+    }
+}
+
+Model FlashClustering::model(faiss::MetricType metric) const {
+    Model m;
+    m.k = k;
+    m.d = d;
+    m.metric = metric == faiss::METRIC_INNER_PRODUCT ? Metric::inner_product
+                                                     : Metric::l2;
+    m.means = centroids;
+    m.variances = variances;
+    m.weights = mixing_weights;
+    return m;
+}
+
+} // namespace faiss_flash

@@ -1,0 +1,74 @@
+#pragma once
+
+// The operations that are compiled once per instruction set. Each is one
+// file; the CPU picks at run time.
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include <faiss_flash/cpu/packed_model.h>
+
+namespace faiss_flash {
+
+/// Rows that the score kernels take at once: a multiple of every
+/// micro-kernel's height, small enough for the rows to stay in L2.
+constexpr size_t row_block = 96;
+
+/// Columns per panel on this CPU: two vectors.
+size_t panel_width();
+
+/// Name of the instruction set the kernels run with here.
+const char* cpu_target_name();
+
+/// Scratch of one thread for models of one dimension, reused from block to
+/// block and by every kernel.
+struct ScoreScratch {
+    hwy::AlignedFreeUniquePtr<float[]> rows;   ///< shifted rows
+    hwy::AlignedFreeUniquePtr<float[]> state;  ///< running best or tile
+    std::vector<float> norms2;                 ///< ‖x'‖² of the block's rows
+};
+
+/// A centroid and its score for some row.
+struct Scored {
+    uint32_t centroid;
+    float score;
+};
+
+/// labels[i] = argmax_c s(x_i, c), the lowest number among equals, for up to
+/// row_block rows. O(rows·k·d).
+void best_centroids(
+        const PackedModel& model,
+        size_t rows,
+        const float* x,
+        uint32_t* labels,
+        ScoreScratch& scratch);
+
+/// out[i] = the m ≤ k centroids with the largest scores, largest first.
+void top_centroids(
+        const PackedModel& model,
+        size_t rows,
+        const float* x,
+        size_t m,
+        std::vector<Scored>* out,
+        ScoreScratch& scratch);
+
+/// out[i] = every centroid whose score is within `range` of the row's
+/// largest, in ascending number. The rounding of single-precision scores is
+/// allowed for: more than those may be there, never fewer.
+void close_centroids(
+        const PackedModel& model,
+        size_t rows,
+        const float* x,
+        float range,
+        std::vector<Scored>* out,
+        ScoreScratch& scratch);
+
+/// ‖x − c‖² and x·c in single precision with several partial sums.
+float l2_distance(const float* x, const float* c, size_t d);
+float dot_product(const float* x, const float* c, size_t d);
+
+/// sums[j] += weight · x[j] in double precision.
+void add_weighted(const float* x, double weight, size_t d, double* sums);
+
+} // namespace faiss_flash

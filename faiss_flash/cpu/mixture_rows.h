@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include <faiss_flash/cpu/kernels.h>
+#include <faiss_flash/engine/engine.h>
+
+namespace faiss_flash {
+
+/// One component that holds a share of a vector.
+struct Component {
+    uint32_t number;
+    float responsibility;
+    float dist; ///< ‖x − μ‖²
+    double log_density;
+};
+
+/// What the mixture says of one vector.
+struct MixtureRow {
+    std::vector<Component> components; ///< ascending number, never empty
+    double log_likelihood = 0;         ///< log p(x) over the components
+    double dropped_mass = 0;           ///< bound on what the others hold
+    uint32_t best = 0;                 ///< largest responsibility
+};
+
+/** Responsibilities of rows, sparse.
+ *
+ * Single-precision scores find the components that can lie within
+ * ln(k/10⁻⁶) nats of a row's best (with room for their rounding); the
+ * densities of those few are then computed from exact distances. The at
+ * most k others together hold less than 10⁻⁶ of the vector.
+ */
+class MixtureRows {
+   public:
+    /// `model` may be a plain set of centroids as long as evaluate() is not
+    /// called.
+    MixtureRows(const Model& model, const PackedModel& packed)
+            : model_(model), packed_(packed) {
+        if (model.is_mixture()) {
+            scales_ = log_scales(model);
+        }
+    }
+
+    size_t d() const {
+        return model_.d;
+    }
+
+    /// each(i, row) for every row i; `row` is scratch that each() may
+    /// change. At most row_block rows.
+    template <class Each>
+    void evaluate(
+            size_t rows,
+            const float* x,
+            ScoreScratch& scratch,
+            Each&& each) const {
+        const double range = std::log(model_.k / max_dropped_mass);
+        std::vector<Scored> close[row_block];
+        close_centroids(packed_, rows, x, range, close, scratch);
+        MixtureRow row;
+        for (size_t i = 0; i < rows; i++) {
+            if (close[i].empty()) {
+                // scores overflowed single precision: look at everything
+                add_all(close[i]);
+            }
+            evaluate_row(x + i * d(), close[i], range, row);
+            each(i, row);
+        }
+    }
+
+   private:
+    void add_all(std::vector<Scored>& close) const {
+        for (size_t c = 0; c < model_.k; c++) {
+            close.push_back({uint32_t(c), 0});
+        }
+    }
+
+    void evaluate_row(
+            const float* x,
+            const std::vector<Scored>& close,
+            double range,
+            MixtureRow& row) const;
+
+    const Model& model_;
+    const PackedModel& packed_;
+    std::vector<double> scales_;
+};
+
+} // namespace faiss_flash

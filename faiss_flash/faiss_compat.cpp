@@ -1,0 +1,72 @@
+#include <faiss_flash/faiss_compat.h>
+
+#if __has_include(<faiss/impl/ClusteringInitialization.h>)
+#include <faiss/impl/ClusteringInitialization.h>
+#define FAISS_FLASH_HAS_SEEDED_INIT 1
+#else
+#define FAISS_FLASH_HAS_SEEDED_INIT 0
+#endif
+
+namespace faiss_flash {
+
+namespace {
+
+// Field present: the first overload is viable and preferred. Field absent:
+// substitution fails and the catch-all keeps the default.
+#define FAISS_FLASH_COPY_FIELD(field)                                  \
+    template <class P>                                                 \
+    auto copy_##field(const P& cp, ClusteringExtras& extras, int)      \
+            -> decltype((void)cp.field) {                              \
+        extras.field = cp.field;                                       \
+    }                                                                  \
+    template <class P>                                                 \
+    void copy_##field(const P&, ClusteringExtras&, long) {}
+
+FAISS_FLASH_COPY_FIELD(check_input_data_for_NaNs)
+FAISS_FLASH_COPY_FIELD(use_faster_subsampling)
+FAISS_FLASH_COPY_FIELD(early_stop_threshold)
+
+#undef FAISS_FLASH_COPY_FIELD
+
+} // namespace
+
+ClusteringExtras clustering_extras(const faiss::ClusteringParameters& cp) {
+    ClusteringExtras extras;
+    copy_check_input_data_for_NaNs(cp, extras, 0);
+    copy_use_faster_subsampling(cp, extras, 0);
+    copy_early_stop_threshold(cp, extras, 0);
+#if FAISS_FLASH_HAS_SEEDED_INIT
+    extras.seeded_init =
+            cp.init_method != faiss::ClusteringInitMethod::RANDOM;
+#endif
+    return extras;
+}
+
+void seeded_init(
+        const faiss::ClusteringParameters& cp,
+        size_t d,
+        size_t k,
+        size_t n,
+        const float* x,
+        int64_t seed,
+        size_t n_given,
+        float* centroids) {
+#if FAISS_FLASH_HAS_SEEDED_INIT
+    faiss::ClusteringInitialization init(d, k - n_given);
+    init.method = cp.init_method;
+    init.seed = seed;
+    init.afkmc2_chain_length = cp.afkmc2_chain_length;
+    init.init_centroids(
+            n,
+            x,
+            centroids + n_given * d,
+            n_given,
+            n_given ? centroids : nullptr);
+#else
+    (void)cp, (void)d, (void)k, (void)n, (void)x, (void)seed;
+    (void)n_given, (void)centroids;
+    FAISS_THROW_MSG("this FAISS has no seeding methods for k-means");
+#endif
+}
+
+} // namespace faiss_flash

@@ -1,0 +1,74 @@
+#pragma once
+
+// The one place that knows which FAISS this is built against (1.7.3 to 1.15).
+// Everything else includes this header and uses the names below.
+
+#include <cstdint>
+
+#include <faiss/Clustering.h>
+#include <faiss/Index.h>
+#include <faiss/IndexIVF.h>
+#include <faiss/impl/AuxIndexStructures.h>
+#include <faiss/impl/FaissAssert.h>
+
+#define FAISS_FLASH_FAISS_VERSION                                    \
+    (FAISS_VERSION_MAJOR * 10000 + FAISS_VERSION_MINOR * 100 + \
+     FAISS_VERSION_PATCH)
+
+#if __has_include(<faiss/impl/IDSelector.h>)
+#include <faiss/impl/IDSelector.h>
+#endif
+
+namespace faiss_flash {
+
+#if FAISS_FLASH_FAISS_VERSION >= 10704
+using idx_t = faiss::idx_t;
+#else
+using idx_t = faiss::Index::idx_t;
+#endif
+
+// Signatures of faiss::IndexIVF's virtual functions that changed.
+#if FAISS_FLASH_FAISS_VERSION >= 11100
+#define FAISS_FLASH_SCANNER_PARAMETERS                      \
+    bool store_pairs, const faiss::IDSelector *sel, \
+            const faiss::IVFSearchParameters *params
+#define FAISS_FLASH_SCANNER_ARGUMENTS store_pairs, sel, params
+#else
+#define FAISS_FLASH_SCANNER_PARAMETERS \
+    bool store_pairs, const faiss::IDSelector *sel
+#define FAISS_FLASH_SCANNER_ARGUMENTS store_pairs, sel
+#endif
+#if FAISS_FLASH_FAISS_VERSION >= 10704
+#define FAISS_FLASH_SUBSET_TYPE faiss::InvertedLists::subset_type_t
+#else
+#define FAISS_FLASH_SUBSET_TYPE int
+#endif
+
+/// Fields of faiss::ClusteringParameters that older versions do not have,
+/// with the value that reproduces what those versions do.
+struct ClusteringExtras {
+    bool check_input_data_for_NaNs = true;
+    bool use_faster_subsampling = false;
+    /// relative change of the objective at which training stops; negative:
+    /// never (1.7.3 has no early stop, newer versions stop at no change)
+    double early_stop_threshold = -1;
+    /// true if `init_method` asks for something else than random rows
+    bool seeded_init = false;
+};
+
+/// Where the version has the field, its value; see ClusteringExtras.
+ClusteringExtras clustering_extras(const faiss::ClusteringParameters& cp);
+
+/// Fill centroids[n_given * d, k * d) by the seeding method in `cp`
+/// (k-means++, AFK-MC²). Only called when clustering_extras().seeded_init.
+void seeded_init(
+        const faiss::ClusteringParameters& cp,
+        size_t d,
+        size_t k,
+        size_t n,
+        const float* x,
+        int64_t seed,
+        size_t n_given,
+        float* centroids);
+
+} // namespace faiss_flash

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace faiss_flash {
+
+/// What one pass over the data leaves behind: everything the model update
+/// needs, O(k·d) numbers whatever the number of vectors. Statistics of parts
+/// of the data add up to the statistics of the whole.
+///
+/// r_ik is 1 for the nearest centroid and 0 elsewhere in a k-means pass, the
+/// responsibility in an EM pass; w_i is the weight of vector i (1 if none).
+struct Statistics {
+    std::vector<double> sums;     ///< Σ_i r_ik w_i x_i, (k, d)
+    std::vector<double> counts;   ///< Σ_i r_ik w_i, (k)
+    std::vector<double> energy;   ///< Σ_i r_ik w_i ‖x_i − μ_k‖², (k)
+    std::vector<int64_t> members; ///< vectors whose best component is k, (k)
+    int64_t n = 0;                ///< vectors seen
+    double total_weight = 0;      ///< Σ_i w_i
+    /// Σ_i of the distance (or product) to the nearest centroid, unweighted
+    /// as in FAISS; k-means passes only
+    double objective = 0;
+    /// Σ_i w_i log p(x_i); EM passes only
+    double log_likelihood = 0;
+    int64_t entries = 0; ///< (vector, component) pairs that were kept
+    /// largest bound, over the vectors, on the responsibility left out
+    double dropped_mass = 0;
+
+    void reset(size_t k, size_t d);
+    void add(const Statistics& other);
+};
+
+} // namespace faiss_flash

@@ -1,0 +1,215 @@
+#include <faiss_flash/trainer/update.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include <faiss/utils/distances.h>
+#include <faiss/utils/random.h>
+
+namespace faiss_flash {
+
+void update_centroids(const Statistics& stats, size_t n_frozen, Model& model) {
+    const size_t d = model.d;
+    for (size_t c = n_frozen; c < model.k; c++) {
+        const double scale = stats.counts[c] > 0 ? 1 / stats.counts[c] : 0;
+        for (size_t j = 0; j < d; j++) {
+            model.means[c * d + j] = stats.sums[c * d + j] * scale;
+        }
+    }
+}
+
+namespace {
+
+/// FAISS's random pick of the cluster to split: walk over the clusters,
+/// stopping at each with probability (size − 1) / (n − k).
+size_t pick_cluster(
+        int64_t n,
+        size_t n_frozen,
+        const std::vector<float>& sizes,
+        faiss::RandomGenerator& rng) {
+    const size_t k = sizes.size() - n_frozen;
+    const float* size = sizes.data() + n_frozen;
+    const size_t largest = std::max_element(size, size + k) - size;
+    // FAISS walks for ever if no size exceeds 1; otherwise the largest
+    // cluster is met once a round, so this many rounds fail with
+    // probability below exp(-1000) or so unless its probability is tiny
+    const float p_largest = (size[largest] - 1.0) / (float)(n - k);
+    if (p_largest > 0) {
+        const size_t rounds = std::min(1e6f, 1000 / p_largest + 1);
+        for (size_t step = 0; step < rounds * k; step++) {
+            const size_t c = step % k;
+            const float p = (size[c] - 1.0) / (float)(n - k);
+            if (rng.rand_float() < p) {
+                return n_frozen + c;
+            }
+        }
+    }
+    return n_frozen + largest;
+}
+
+} // namespace
+
+int split_empty_clusters(
+        int64_t n,
+        size_t n_frozen,
+        std::vector<float>& sizes,
+        Model& model) {
+    const size_t d = model.d;
+    const float eps = 1 / 1024.;
+    faiss::RandomGenerator rng(1234);
+    int nsplit = 0;
+    for (size_t empty = n_frozen; empty < model.k; empty++) {
+        if (sizes[empty] != 0) {
+            continue;
+        }
+        const size_t full = pick_cluster(n, n_frozen, sizes, rng);
+        float* a = model.means.data() + empty * d;
+        float* b = model.means.data() + full * d;
+        for (size_t j = 0; j < d; j++) {
+            const float sign = j % 2 == 0 ? 1 : -1;
+            const float mean = b[j];
+            a[j] = mean * (1 + sign * eps);
+            b[j] = mean * (1 - sign * eps);
+        }
+        sizes[empty] = sizes[full] / 2;
+        sizes[full] -= sizes[empty];
+        nsplit++;
+    }
+    return nsplit;
+}
+
+void post_process(const TrainingPlan& plan, Model& model) {
+    if (plan.spherical) {
+        faiss::fvec_renorm_L2(model.d, model.k, model.means.data());
+    }
+    if (plan.int_centroids) {
+        for (float& value : model.means) {
+            value = std::round(value);
+        }
+    }
+}
+
+namespace {
+
+double sum(const std::vector<double>& values) {
+    return std::accumulate(values.begin(), values.end(), 0.0);
+}
+
+void set_weights(const std::vector<double>& counts, Model& model) {
+    const double total = sum(counts);
+    model.weights.resize(model.k);
+    for (size_t c = 0; c < model.k; c++) {
+        model.weights[c] = counts[c] / total;
+    }
+}
+
+} // namespace
+
+void mixture_from_clusters(const Statistics& stats, Model& model) {
+    set_weights(stats.counts, model);
+    const double variance = sum(stats.energy) / (model.d * sum(stats.counts));
+    model.variances.assign(
+            model.k, std::max(variance, smallest_variance(model)));
+}
+
+double smallest_variance(const Model& model) {
+    double squares = 0;
+    for (float value : model.means) {
+        squares += (double)value * value;
+    }
+    return std::max(1e-9 * squares / model.means.size(), 1e-30);
+}
+
+double variance_floor(const TrainingPlan& plan, const Model& model) {
+    double mean = 0;
+    for (size_t c = 0; c < model.k; c++) {
+        mean += (double)model.weights[c] * model.variances[c];
+    }
+    return std::max(plan.variance_floor * mean, smallest_variance(model));
+}
+
+void update_mixture(
+        const TrainingPlan& plan,
+        const Statistics& stats,
+        size_t n_frozen,
+        double floor,
+        Model& model) {
+    const size_t d = model.d;
+    const std::vector<float> old = model.means;
+    for (size_t c = n_frozen; c < model.k; c++) {
+        if (stats.counts[c] <= 0) {
+            continue;
+        }
+        for (size_t j = 0; j < d; j++) {
+            model.means[c * d + j] =
+                    stats.sums[c * d + j] / stats.counts[c];
+        }
+    }
+    post_process(plan, model);
+
+    std::vector<double> energy(model.k);
+    for (size_t c = 0; c < model.k; c++) {
+        const double count = stats.counts[c];
+        double moved = 0;
+        for (size_t j = 0; j < d; j++) {
+            const double from = old[c * d + j];
+            const double step = from - model.means[c * d + j];
+            const double pull = stats.sums[c * d + j] - count * from;
+            moved += step * (2 * pull + count * step);
+        }
+        energy[c] = std::max(stats.energy[c] + moved, 0.0);
+    }
+
+    const double shared = sum(energy) / (d * sum(stats.counts));
+    for (size_t c = 0; c < model.k; c++) {
+        if (plan.shared_variance) {
+            model.variances[c] = std::max(shared, floor);
+        } else if (stats.counts[c] > 0) {
+            model.variances[c] =
+                    std::max(energy[c] / (d * stats.counts[c]), floor);
+        }
+    }
+    set_weights(stats.counts, model);
+}
+
+int reseed_components(
+        const TrainingPlan& plan,
+        const Statistics& stats,
+        size_t n_frozen,
+        Model& model) {
+    const size_t d = model.d;
+    std::vector<double> energy = stats.energy;
+    int nreseed = 0;
+    for (size_t poor = n_frozen; poor < model.k; poor++) {
+        if (model.weights[poor] * model.k >= plan.min_weight) {
+            continue;
+        }
+        const size_t rich =
+                std::max_element(energy.begin() + n_frozen, energy.end()) -
+                energy.begin();
+        if (rich == poor || energy[rich] <= 0) {
+            continue;
+        }
+        faiss::RandomGenerator rng(1234 + (int64_t)poor);
+        const float step = 0.1f * std::sqrt(model.variances[rich]);
+        for (size_t j = 0; j < d; j++) {
+            const float shift = rng.rand_float() < 0.5f ? step : -step;
+            const float mean = model.means[rich * d + j];
+            model.means[poor * d + j] = mean + shift;
+            model.means[rich * d + j] = mean - shift;
+        }
+        model.variances[poor] = model.variances[rich];
+        model.weights[rich] = (model.weights[rich] + model.weights[poor]) / 2;
+        model.weights[poor] = model.weights[rich];
+        energy[rich] /= 2;
+        energy[poor] = energy[rich];
+        nreseed++;
+    }
+    if (nreseed > 0) {
+        post_process(plan, model);
+    }
+    return nreseed;
+}
+
+} // namespace faiss_flash

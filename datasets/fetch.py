@@ -393,7 +393,7 @@ glove100  485 MB  glove-100-angular.hdf5: 1 183 514 x 100, 10 000 queries
 deep10m   3.8 GB  the first 10 000 000 x 96 of Deep1B and its 10 000 public
                   queries; ground truth made here by flash_groundtruth""")
     parser.add_argument("set", choices=["sift1m", "deep10m", "glove100"])
-    parser.add_argument("--out", default=os.path.join(HERE, "downloads"),
+    parser.add_argument("--out", default=os.path.join(HERE, "data"),
                         help="folder to put it in (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=DEEP_ROWS,
                         help="deep10m: take this many rows instead")

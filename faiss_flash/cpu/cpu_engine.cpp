@@ -14,14 +14,21 @@ namespace faiss_flash {
 namespace {
 
 /// fn(block, first row, rows, scratch) for every block of up to row_block
-/// rows, in parallel; each call's work depends on its rows alone.
+/// rows, in parallel; what each call computes depends on its rows alone.
 template <class Fn>
-void parallel_row_blocks(size_t n, Fn&& fn) {
+void parallel_row_blocks(
+        size_t n,
+        std::vector<ScoreScratch>& scratches,
+        Fn&& fn) {
     const int64_t blocks = (n + row_block - 1) / row_block;
+    const int threads = std::min<int64_t>(omp_get_max_threads(), blocks);
+    if (scratches.size() < (size_t)threads) {
+        scratches.resize(threads);
+    }
     OmpExceptions exceptions;
-#pragma omp parallel if (blocks > 1)
+#pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        ScoreScratch scratch;
+        ScoreScratch& scratch = scratches[omp_get_thread_num()];
 #pragma omp for schedule(dynamic)
         for (int64_t b = 0; b < blocks; b++) {
             exceptions.run([&] {
@@ -88,6 +95,7 @@ class CpuTrainingSet : public TrainingSet {
         const size_t d = model.d;
         parallel_row_blocks(
                 count,
+                scratches_,
                 [&](size_t b, size_t i0, size_t rows, ScoreScratch& scratch) {
                     uint32_t labels[row_block];
                     best_centroids(
@@ -120,6 +128,7 @@ class CpuTrainingSet : public TrainingSet {
         std::vector<double> dropped(blocks_.size());
         parallel_row_blocks(
                 count,
+                scratches_,
                 [&](size_t b, size_t i0, size_t rows, ScoreScratch& scratch) {
                     auto& shares = blocks_[b];
                     shares.clear();
@@ -164,6 +173,7 @@ class CpuTrainingSet : public TrainingSet {
     std::vector<std::vector<Share>> blocks_;
     std::vector<double> values_;
     std::vector<uint32_t> best_;
+    std::vector<ScoreScratch> scratches_; ///< per thread
     SegmentSums sums_;
 };
 
@@ -187,16 +197,16 @@ class CpuEngine : public Engine {
             float* dist) const override {
         const size_t d = model.d;
         const PackedModel packed = pack_model(model, ScoreKind::nearest);
+        std::vector<ScoreScratch> scratches;
         parallel_row_blocks(
                 n,
+                scratches,
                 [&](size_t, size_t i0, size_t rows, ScoreScratch& scratch) {
-                    std::vector<Scored> top[row_block];
-                    top_centroids(
-                            packed, rows, x + i0 * d, m, top, scratch);
+                    top_centroids(packed, rows, x + i0 * d, m, scratch);
                     for (size_t i = 0; i < rows; i++) {
                         rank(model,
                              x + (i0 + i) * d,
-                             top[i],
+                             scratch.picked[i],
                              labels + (i0 + i) * m,
                              dist + (i0 + i) * m);
                     }
@@ -213,8 +223,10 @@ class CpuEngine : public Engine {
             float* log_likelihood) const override {
         const PackedModel packed = pack_model(model, ScoreKind::log_density);
         const MixtureRows mixture(model, packed);
+        std::vector<ScoreScratch> scratches;
         parallel_row_blocks(
                 n,
+                scratches,
                 [&](size_t, size_t i0, size_t rows, ScoreScratch& scratch) {
                     mixture.evaluate(
                             rows,

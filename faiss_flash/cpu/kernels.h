@@ -21,18 +21,19 @@ size_t panel_width();
 /// Name of the instruction set the kernels run with here.
 const char* cpu_target_name();
 
-/// Scratch of one thread for models of one dimension, reused from block to
-/// block and by every kernel.
-struct ScoreScratch {
-    hwy::AlignedFreeUniquePtr<float[]> rows;   ///< shifted rows
-    hwy::AlignedFreeUniquePtr<float[]> state;  ///< running best or tile
-    std::vector<float> norms2;                 ///< ‖x'‖² of the block's rows
-};
-
 /// A centroid and its score for some row.
 struct Scored {
     uint32_t centroid;
     float score;
+};
+
+/// Scratch of one thread for models of one dimension, reused from block to
+/// block and by every kernel.
+struct ScoreScratch {
+    hwy::AlignedFreeUniquePtr<float[]> rows;  ///< shifted rows
+    hwy::AlignedFreeUniquePtr<float[]> state; ///< running best or tile
+    std::vector<float> norms2;                ///< ‖x'‖² of the block's rows
+    std::vector<Scored> picked[row_block];    ///< centroids per row
 };
 
 /// labels[i] = argmax_c s(x_i, c), the lowest number among equals, for up to
@@ -44,16 +45,15 @@ void best_centroids(
         uint32_t* labels,
         ScoreScratch& scratch);
 
-/// out[i] = the m ≤ k centroids with the largest scores, largest first.
+/// scratch.picked[i] = the m ≤ k centroids with the largest scores, largest first.
 void top_centroids(
         const PackedModel& model,
         size_t rows,
         const float* x,
         size_t m,
-        std::vector<Scored>* out,
         ScoreScratch& scratch);
 
-/// out[i] = every centroid whose score is within `range` of the row's
+/// scratch.picked[i] = every centroid whose score is within `range` of the row's
 /// largest, in ascending number. The rounding of single-precision scores is
 /// allowed for: more than those may be there, never fewer.
 void close_centroids(
@@ -61,7 +61,6 @@ void close_centroids(
         size_t rows,
         const float* x,
         float range,
-        std::vector<Scored>* out,
         ScoreScratch& scratch);
 
 /// ‖x − c‖² and x·c in single precision with several partial sums.

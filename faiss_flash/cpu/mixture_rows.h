@@ -57,15 +57,14 @@ class MixtureRows {
             ScoreScratch& scratch,
             Each&& each) const {
         const double range = std::log(model_.k / max_dropped_mass);
-        std::vector<Scored> close[row_block];
-        close_centroids(packed_, rows, x, range, close, scratch);
+        close_centroids(packed_, rows, x, range, scratch);
         MixtureRow row;
         for (size_t i = 0; i < rows; i++) {
-            if (close[i].empty()) {
+            if (scratch.picked[i].empty()) {
                 // scores overflowed single precision: look at everything
-                add_all(close[i]);
+                add_all(scratch.picked[i]);
             }
-            evaluate_row(x + i * d(), close[i], range, row);
+            evaluate_row(x + i * d(), scratch.picked[i], range, row);
             each(i, row);
         }
     }

@@ -97,11 +97,10 @@ void top_centroids_target(
         size_t rows,
         const float* x,
         size_t m,
-        std::vector<Scored>* out,
         ScoreScratch& scratch) {
     shift_rows(model, rows, x, scratch);
     for (size_t i = 0; i < rows; i++) {
-        out[i].clear();
+        scratch.picked[i].clear();
     }
     for_each_tile(
             model,
@@ -109,7 +108,7 @@ void top_centroids_target(
             scratch,
             [&](size_t i, size_t first, size_t columns, const float* scores)
                     HWY_ATTR {
-                        std::vector<Scored>& top = out[i];
+                        auto& top = scratch.picked[i];
                         const size_t real =
                                 std::min(columns, model.k - first);
                         // until m are held, everything is (and NaN is: a
@@ -140,14 +139,13 @@ void close_centroids_target(
         size_t rows,
         const float* x,
         float range,
-        std::vector<Scored>* out,
         ScoreScratch& scratch) {
     const Floats df;
     const size_t L = lanes();
     shift_rows(model, rows, x, scratch);
     float best[row_block], reach[row_block];
     for (size_t i = 0; i < rows; i++) {
-        out[i].clear();
+        scratch.picked[i].clear();
         best[i] = -HUGE_VALF;
         // each score may be off by a few roundings of its largest term
         const float error = (scratch.norms2[i] + model.max_norm2) *
@@ -172,7 +170,7 @@ void close_centroids_target(
                                 columns,
                                 best[i] - reach[i],
                                 [&](size_t column, float score) HWY_ATTR {
-                                    out[i].push_back(
+                                    scratch.picked[i].push_back(
                                             {uint32_t(first + column),
                                              score});
                                 });
@@ -180,7 +178,7 @@ void close_centroids_target(
     for (size_t i = 0; i < rows; i++) {
         // those from early tiles were held against a smaller best
         const float threshold = best[i] - reach[i];
-        auto& close = out[i];
+        auto& close = scratch.picked[i];
         close.erase(
                 std::remove_if(
                         close.begin(),
@@ -264,10 +262,9 @@ void top_centroids(
         size_t rows,
         const float* x,
         size_t m,
-        std::vector<Scored>* out,
         ScoreScratch& scratch) {
     HWY_DYNAMIC_DISPATCH(top_centroids_target)
-    (model, rows, x, m, out, scratch);
+    (model, rows, x, m, scratch);
 }
 
 void close_centroids(
@@ -275,10 +272,9 @@ void close_centroids(
         size_t rows,
         const float* x,
         float range,
-        std::vector<Scored>* out,
         ScoreScratch& scratch) {
     HWY_DYNAMIC_DISPATCH(close_centroids_target)
-    (model, rows, x, range, out, scratch);
+    (model, rows, x, range, scratch);
 }
 
 float l2_distance(const float* x, const float* c, size_t d) {

@@ -20,9 +20,7 @@ int64_t resolve_seed(int seed) {
     if (seed >= 0) {
         return seed;
     }
-    return std::chrono::high_resolution_clock::now()
-            .time_since_epoch()
-            .count();
+    return std::chrono::high_resolution_clock::now().time_since_epoch().count();
 }
 
 /// Row numbers of FAISS's training subsample for the same seed.
@@ -78,8 +76,7 @@ void check_weights(const char* what, size_t n, const float* weights) {
                 weights[i]);
         positive = positive || weights[i] > 0;
     }
-    FAISS_THROW_IF_NOT_FMT(
-            positive, "%s: all %zd weights are 0", what, n);
+    FAISS_THROW_IF_NOT_FMT(positive, "%s: all %zd weights are 0", what, n);
 }
 
 void print_pass(const PassReport& r) {
@@ -124,11 +121,7 @@ void FlashClustering::train(
         faiss::Index& index,
         const float* weights) {
     train_encoded(
-            n,
-            reinterpret_cast<const uint8_t*>(x),
-            nullptr,
-            index,
-            weights);
+            n, reinterpret_cast<const uint8_t*>(x), nullptr, index, weights);
 }
 
 void FlashClustering::check_arguments(
@@ -139,11 +132,15 @@ void FlashClustering::check_arguments(
         const float* weights) const {
     const char* name = class_name();
     FAISS_THROW_IF_NOT_FMT(
-            (int64_t)d > 0, "%s: d = %" PRId64 " should be at least 1",
-            name, (int64_t)d);
+            (int64_t)d > 0,
+            "%s: d = %" PRId64 " should be at least 1",
+            name,
+            (int64_t)d);
     FAISS_THROW_IF_NOT_FMT(
-            (int64_t)k > 0, "%s: k = %" PRId64 " should be at least 1",
-            name, (int64_t)k);
+            (int64_t)k > 0,
+            "%s: k = %" PRId64 " should be at least 1",
+            name,
+            (int64_t)k);
     FAISS_THROW_IF_NOT_FMT(
             n >= (idx_t)k,
             "%s: Number of training points (n = %" PRId64
@@ -195,8 +192,7 @@ void FlashClustering::check_arguments(
             centroids.size(),
             d,
             d * k);
-    check_finite(
-            "input centroids", centroids.size() / d, d, centroids.data());
+    check_finite("input centroids", centroids.size() / d, d, centroids.data());
     if (!codec && clustering_extras(*this).check_input_data_for_NaNs) {
         check_finite(name, n, d, reinterpret_cast<const float*>(x));
     }
@@ -213,8 +209,7 @@ std::unique_ptr<VectorSource> FlashClustering::make_source(
         int64_t resolved_seed) const {
     std::unique_ptr<VectorSource> source = codec
             ? codec_source(n, *codec, x, decode_block_size, weights)
-            : array_source(
-                      n, d, reinterpret_cast<const float*>(x), weights);
+            : array_source(n, d, reinterpret_cast<const float*>(x), weights);
 
     const size_t most = k * (size_t)max_points_per_centroid;
     if ((size_t)n > most) {
@@ -250,9 +245,8 @@ TrainingPlan FlashClustering::make_plan(
     const ClusteringExtras extras = clustering_extras(*this);
     TrainingPlan plan;
     plan.k = k;
-    plan.metric = metric == faiss::METRIC_INNER_PRODUCT
-            ? Metric::inner_product
-            : Metric::l2;
+    plan.metric = metric == faiss::METRIC_INNER_PRODUCT ? Metric::inner_product
+                                                        : Metric::l2;
     plan.hard_passes = niter;
     plan.nredo = nredo;
     plan.seed = resolved_seed;
@@ -331,8 +325,7 @@ void FlashClustering::train_encoded(
     take_result(result);
 }
 
-TrainingResult FlashClustering::copy_vectors(
-        const VectorSource& source) const {
+TrainingResult FlashClustering::copy_vectors(const VectorSource& source) const {
     if (verbose) {
         printf("Number of training points (%zd) same as number of "
                "clusters, just copying\n",

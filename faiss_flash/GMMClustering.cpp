@@ -17,7 +17,8 @@ GMMClustering::GMMClustering(
         int k,
         const faiss::ClusteringParameters& cp,
         const GMMParameters& gmm)
-        : FlashClustering(d, k, cp), gmm(gmm) {}
+        : FlashClustering(d, k, cp),
+          gmm(gmm) {}
 
 const char* GMMClustering::class_name() const {
     return "GMMClustering";

@@ -30,11 +30,11 @@ struct GMMParameters {
 
 /// One EM pass.
 struct EMStats {
-    double log_likelihood;      ///< per unit of weight, of the pass's model
-    double time;                ///< seconds since training began
-    double entries_per_vector;  ///< components kept per vector
-    double dropped_mass;        ///< largest bound on responsibility left out
-    int nreseed;                ///< components re-seeded after the pass
+    double log_likelihood;     ///< per unit of weight, of the pass's model
+    double time;               ///< seconds since training began
+    double entries_per_vector; ///< components kept per vector
+    double dropped_mass;       ///< largest bound on responsibility left out
+    int nreseed;               ///< components re-seeded after the pass
 };
 
 /** Isotropic Gaussian mixture by EM, as a drop-in for faiss::Clustering.

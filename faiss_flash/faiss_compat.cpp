@@ -13,13 +13,13 @@ namespace {
 
 // Field present: the first overload is viable and preferred. Field absent:
 // substitution fails and the catch-all keeps the default.
-#define FAISS_FLASH_COPY_FIELD(field)                                  \
-    template <class P>                                                 \
-    auto copy_##field(const P& cp, ClusteringExtras& extras, int)      \
-            -> decltype((void)cp.field) {                              \
-        extras.field = cp.field;                                       \
-    }                                                                  \
-    template <class P>                                                 \
+#define FAISS_FLASH_COPY_FIELD(field)                             \
+    template <class P>                                            \
+    auto copy_##field(const P& cp, ClusteringExtras& extras, int) \
+            ->decltype((void)cp.field) {                          \
+        extras.field = cp.field;                                  \
+    }                                                             \
+    template <class P>                                            \
     void copy_##field(const P&, ClusteringExtras&, long) {}
 
 FAISS_FLASH_COPY_FIELD(check_input_data_for_NaNs)
@@ -36,8 +36,7 @@ ClusteringExtras clustering_extras(const faiss::ClusteringParameters& cp) {
     copy_use_faster_subsampling(cp, extras, 0);
     copy_early_stop_threshold(cp, extras, 0);
 #if FAISS_FLASH_HAS_SEEDED_INIT
-    extras.seeded_init =
-            cp.init_method != faiss::ClusteringInitMethod::RANDOM;
+    extras.seeded_init = cp.init_method != faiss::ClusteringInitMethod::RANDOM;
 #endif
     return extras;
 }

@@ -11,7 +11,7 @@
 #include <faiss/impl/AuxIndexStructures.h>
 #include <faiss/impl/FaissAssert.h>
 
-#define FAISS_FLASH_FAISS_VERSION                                    \
+#define FAISS_FLASH_FAISS_VERSION                              \
     (FAISS_VERSION_MAJOR * 10000 + FAISS_VERSION_MINOR * 100 + \
      FAISS_VERSION_PATCH)
 
@@ -29,7 +29,7 @@ using idx_t = faiss::Index::idx_t;
 
 // Signatures of faiss::IndexIVF's virtual functions that changed.
 #if FAISS_FLASH_FAISS_VERSION >= 11100
-#define FAISS_FLASH_SCANNER_PARAMETERS                      \
+#define FAISS_FLASH_SCANNER_PARAMETERS              \
     bool store_pairs, const faiss::IDSelector *sel, \
             const faiss::IVFSearchParameters *params
 #define FAISS_FLASH_SCANNER_ARGUMENTS store_pairs, sel, params
@@ -40,8 +40,29 @@ using idx_t = faiss::Index::idx_t;
 #endif
 #if FAISS_FLASH_FAISS_VERSION >= 10704
 #define FAISS_FLASH_SUBSET_TYPE faiss::InvertedLists::subset_type_t
+#define FAISS_FLASH_RANGE_PREASSIGNED_IS_VIRTUAL 1
+#define FAISS_FLASH_RANGE_PREASSIGNED_OVERRIDE override
+#define FAISS_FLASH_HAS_LIST_ITERATORS 1
 #else
 #define FAISS_FLASH_SUBSET_TYPE int
+#define FAISS_FLASH_RANGE_PREASSIGNED_IS_VIRTUAL 0
+#define FAISS_FLASH_RANGE_PREASSIGNED_OVERRIDE
+#define FAISS_FLASH_HAS_LIST_ITERATORS 0
+#endif
+#if FAISS_FLASH_FAISS_VERSION >= 11400
+#define FAISS_FLASH_HAS_SEARCH1 1
+#define FAISS_FLASH_SCAN_RESULT_PARAMETERS faiss::ResultHandler& handler
+#define FAISS_FLASH_SCAN_RESULT_ARGUMENTS handler
+#else
+#define FAISS_FLASH_HAS_SEARCH1 0
+#define FAISS_FLASH_SCAN_RESULT_PARAMETERS \
+    float *distances, faiss_flash::idx_t *labels, size_t k
+#define FAISS_FLASH_SCAN_RESULT_ARGUMENTS distances, labels, k
+#endif
+#if FAISS_FLASH_FAISS_VERSION >= 11402
+#define FAISS_FLASH_HAS_ITERATOR_CALLBACKS 1
+#else
+#define FAISS_FLASH_HAS_ITERATOR_CALLBACKS 0
 #endif
 
 /// Fields of faiss::ClusteringParameters that older versions do not have,

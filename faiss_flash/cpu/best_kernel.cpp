@@ -57,8 +57,8 @@ void best_centroids_target(
                 // strictly greater: the lowest number wins a tie in a lane
                 const auto better0 = hn::Gt(s0, best);
                 best = hn::IfThenElse(better0, s0, best);
-                column = hn::IfThenElse(
-                        better0, hn::BitCast(df, first), column);
+                column =
+                        hn::IfThenElse(better0, hn::BitCast(df, first), column);
                 const auto better1 = hn::Gt(s1, best);
                 best = hn::IfThenElse(better1, s1, best);
                 column = hn::IfThenElse(

@@ -64,12 +64,7 @@ class CpuTrainingSet : public TrainingSet {
                         share_soft(mixture, count, x, w, out);
                     }
                     sums_.add(
-                            blocks_,
-                            blocks_.size(),
-                            x,
-                            model.k,
-                            model.d,
-                            out);
+                            blocks_, blocks_.size(), x, model.k, model.d, out);
                     add_rows(pass, count, w, out);
                 });
     }
@@ -98,13 +93,11 @@ class CpuTrainingSet : public TrainingSet {
                 scratches_,
                 [&](size_t b, size_t i0, size_t rows, ScoreScratch& scratch) {
                     uint32_t labels[row_block];
-                    best_centroids(
-                            packed, rows, x + i0 * d, labels, scratch);
+                    best_centroids(packed, rows, x + i0 * d, labels, scratch);
                     blocks_[b].clear();
                     for (size_t i = 0; i < rows; i++) {
                         const float* xi = x + (i0 + i) * d;
-                        const float* mean =
-                                model.means.data() + labels[i] * d;
+                        const float* mean = model.means.data() + labels[i] * d;
                         const float dist = l2_distance(xi, mean, d);
                         best_[i0 + i] = labels[i];
                         values_[i0 + i] = model.metric == Metric::l2
@@ -239,8 +232,7 @@ class CpuEngine : public Engine {
                                         labels + (i0 + i) * m,
                                         resp + (i0 + i) * m);
                                 if (log_likelihood) {
-                                    log_likelihood[i0 + i] =
-                                            row.log_likelihood;
+                                    log_likelihood[i0 + i] = row.log_likelihood;
                                 }
                             });
                 });

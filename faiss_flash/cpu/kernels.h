@@ -32,8 +32,8 @@ struct Scored {
 struct ScoreScratch {
     hwy::AlignedFreeUniquePtr<float[]> rows;  ///< shifted rows
     hwy::AlignedFreeUniquePtr<float[]> state; ///< running best or tile
-    std::vector<float> norms2;                ///< ‖x'‖² of the block's rows
-    std::vector<Scored> picked[row_block];    ///< centroids per row
+    std::vector<float> norms2;             ///< ‖x'‖² of the block's rows
+    std::vector<Scored> picked[row_block]; ///< centroids per row
 };
 
 /// labels[i] = argmax_c s(x_i, c), the lowest number among equals, for up to
@@ -45,7 +45,8 @@ void best_centroids(
         uint32_t* labels,
         ScoreScratch& scratch);
 
-/// scratch.picked[i] = the m ≤ k centroids with the largest scores, largest first.
+/// scratch.picked[i] = the m ≤ k centroids with the largest scores, largest
+/// first.
 void top_centroids(
         const PackedModel& model,
         size_t rows,
@@ -53,9 +54,9 @@ void top_centroids(
         size_t m,
         ScoreScratch& scratch);
 
-/// scratch.picked[i] = every centroid whose score is within `range` of the row's
-/// largest, in ascending number. The rounding of single-precision scores is
-/// allowed for: more than those may be there, never fewer.
+/// scratch.picked[i] = every centroid whose score is within `range` of the
+/// row's largest, in ascending number. The rounding of single-precision scores
+/// is allowed for: more than those may be there, never fewer.
 void close_centroids(
         const PackedModel& model,
         size_t rows,

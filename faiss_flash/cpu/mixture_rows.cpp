@@ -16,8 +16,8 @@ void MixtureRows::evaluate_row(
         Component c;
         c.number = s.centroid;
         c.dist = l2_distance(x, model_.means.data() + c.number * d(), d());
-        c.log_density = scales_[c.number] -
-                c.dist / (2.0 * model_.variances[c.number]);
+        c.log_density =
+                scales_[c.number] - c.dist / (2.0 * model_.variances[c.number]);
         top = std::max(top, c.log_density);
         components.push_back(c);
     }
@@ -52,8 +52,7 @@ void MixtureRows::evaluate_row(
     }
     row.best = best->number;
     row.log_likelihood = top + std::log(sum);
-    row.dropped_mass =
-            (model_.k - components.size()) * std::exp(-range) / sum;
+    row.dropped_mass = (model_.k - components.size()) * std::exp(-range) / sum;
 }
 
 } // namespace faiss_flash

@@ -38,7 +38,8 @@ class MixtureRows {
     /// `model` may be a plain set of centroids as long as evaluate() is not
     /// called.
     MixtureRows(const Model& model, const PackedModel& packed)
-            : model_(model), packed_(packed) {
+            : model_(model),
+              packed_(packed) {
         if (model.is_mixture()) {
             scales_ = log_scales(model);
         }

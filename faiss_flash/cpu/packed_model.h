@@ -32,8 +32,8 @@ struct PackedModel {
     hwy::AlignedFreeUniquePtr<float[]> centroids;
     hwy::AlignedFreeUniquePtr<float[]> alpha, beta, gamma; ///< (panels·width)
     std::vector<float> offset;                             ///< (d)
-    double max_norm2 = 0;      ///< max ‖c'‖²
-    double max_precision = 0;  ///< max 1/(2σ²), 0 without variances
+    double max_norm2 = 0;                                  ///< max ‖c'‖²
+    double max_precision = 0; ///< max 1/(2σ²), 0 without variances
 
     const float* panel(size_t p) const {
         return centroids.get() + p * d * width;

@@ -119,10 +119,8 @@ HWY_INLINE void score_tile(
         const VF norm2 = hn::Set(df, norms2[r]);
         epilogue(
                 r,
-                hn::MulAdd(
-                        beta0, acc0[r], hn::MulAdd(gamma0, norm2, alpha0)),
-                hn::MulAdd(
-                        beta1, acc1[r], hn::MulAdd(gamma1, norm2, alpha1)));
+                hn::MulAdd(beta0, acc0[r], hn::MulAdd(gamma0, norm2, alpha0)),
+                hn::MulAdd(beta1, acc1[r], hn::MulAdd(gamma1, norm2, alpha1)));
     }
 }
 

@@ -6,7 +6,7 @@
 // vectors in arrays).
 
 #ifndef HWY_DISABLED_TARGETS
-#define HWY_DISABLED_TARGETS                                               \
+#define HWY_DISABLED_TARGETS                                                 \
     (HWY_SSSE3 | HWY_SSE4 | HWY_AVX3_DL | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | \
      HWY_SVE2_128)
 #endif

@@ -40,8 +40,8 @@ HWY_INLINE void for_each_tile(
                 rows,
                 scratch,
                 [&](size_t row, size_t p, VF s0, VF s1) HWY_ATTR {
-                    float* to = tile + row * tile_columns +
-                            (p - p0) * model.width;
+                    float* to =
+                            tile + row * tile_columns + (p - p0) * model.width;
                     hn::Store(s0, df, to);
                     hn::Store(s1, df, to + L);
                 });
@@ -109,8 +109,7 @@ void top_centroids_target(
             [&](size_t i, size_t first, size_t columns, const float* scores)
                     HWY_ATTR {
                         auto& top = scratch.picked[i];
-                        const size_t real =
-                                std::min(columns, model.k - first);
+                        const size_t real = std::min(columns, model.k - first);
                         // until m are held, everything is (and NaN is: a
                         // row has m centroids whatever its scores)
                         size_t c = 0;
@@ -163,16 +162,14 @@ void close_centroids_target(
                             most = hn::Max(most, hn::Load(df, scores + c));
                         }
                         best[i] = std::max(
-                                best[i],
-                                hn::GetLane(hn::MaxOfLanes(df, most)));
+                                best[i], hn::GetLane(hn::MaxOfLanes(df, most)));
                         for_each_above(
                                 scores,
                                 columns,
                                 best[i] - reach[i],
                                 [&](size_t column, float score) HWY_ATTR {
                                     scratch.picked[i].push_back(
-                                            {uint32_t(first + column),
-                                             score});
+                                            {uint32_t(first + column), score});
                                 });
                     });
     for (size_t i = 0; i < rows; i++) {
@@ -236,8 +233,7 @@ void add_weighted_target(
     size_t j = 0;
     for (; j + L <= d; j += L) {
         const auto value = hn::PromoteTo(dd, hn::LoadU(dh, x + j));
-        hn::StoreU(
-                hn::MulAdd(w, value, hn::LoadU(dd, sums + j)), dd, sums + j);
+        hn::StoreU(hn::MulAdd(w, value, hn::LoadU(dd, sums + j)), dd, sums + j);
     }
     for (; j < d; j++) {
         sums[j] += weight * x[j];

@@ -111,8 +111,7 @@ class ReferenceTrainingSet : public TrainingSet {
                             accumulate_hard(model, xi, wi, dist, out);
                         } else {
                             out.log_likelihood += wi *
-                                    responsibilities_of(
-                                            model, scales, dist, r);
+                                    responsibilities_of(model, scales, dist, r);
                             accumulate_soft(model, xi, wi, dist, r, out);
                         }
                         out.total_weight += wi;

@@ -11,7 +11,9 @@ namespace {
 class ArraySource : public VectorSource {
    public:
     ArraySource(size_t n, size_t d, const float* x, const float* w)
-            : VectorSource(n, d), x_(x), w_(w) {}
+            : VectorSource(n, d),
+              x_(x),
+              w_(w) {}
 
     const float* rows(size_t i0, size_t, std::vector<float>&) const override {
         return x_ + i0 * d();
@@ -85,9 +87,7 @@ class SubsetSource : public VectorSource {
             const size_t dim = d();
 #pragma omp parallel for schedule(static)
             for (int64_t i = 0; i < (int64_t)count; i++) {
-                memcpy(to + i * dim,
-                       all + from[i] * dim,
-                       dim * sizeof(float));
+                memcpy(to + i * dim, all + from[i] * dim, dim * sizeof(float));
             }
             return buffer.data();
         }

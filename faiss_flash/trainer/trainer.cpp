@@ -33,7 +33,8 @@ double imbalance(const std::vector<int64_t>& members) {
 class Attempt {
    public:
     Attempt(const TrainingPlan& plan, const VectorSource& source, int redo)
-            : plan_(plan), redo_(redo) {
+            : plan_(plan),
+              redo_(redo) {
         model.k = plan.k;
         model.d = source.d();
         model.metric = plan.metric;

@@ -142,8 +142,7 @@ void update_mixture(
             continue;
         }
         for (size_t j = 0; j < d; j++) {
-            model.means[c * d + j] =
-                    stats.sums[c * d + j] / stats.counts[c];
+            model.means[c * d + j] = stats.sums[c * d + j] / stats.counts[c];
         }
     }
     post_process(plan, model);

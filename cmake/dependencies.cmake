@@ -51,8 +51,9 @@ target_include_directories(faiss_flash_xxhash SYSTEM INTERFACE
     "$<BUILD_INTERFACE:${XXHASH_INCLUDE_DIR}>")
 target_compile_definitions(faiss_flash_xxhash INTERFACE XXH_INLINE_ALL=)
 
+find_package(nlohmann_json CONFIG REQUIRED)
+
 if(FAISS_FLASH_EVAL OR FAISS_FLASH_TESTS)
-    find_package(nlohmann_json CONFIG REQUIRED)
     find_package(CLI11 CONFIG REQUIRED)
 
     # Only the C interface of HDF5, and never its MPI build.

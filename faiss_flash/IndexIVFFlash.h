@@ -3,6 +3,7 @@
 #include <atomic>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <faiss/IndexIVFFlat.h>
 #include <faiss/IndexIVFPQ.h>
@@ -27,7 +28,8 @@ struct SearchCounters {
     /// posting-list entries passed over, copies counted
     std::atomic<size_t> entries{0};
     /// distances computed: entries less those whose vector the query had met
-    /// before and those a selector refused
+    /// before and those a selector refused. (Under polysemous filtering a
+    /// Hamming comparison counts as well.)
     std::atomic<size_t> distances{0};
 
     SearchCounters() = default;
@@ -50,20 +52,36 @@ struct FlashOptions {
  * GMMClustering and whose vectors live in one or more posting lists.
  *
  * `Base` is faiss::IndexIVFFlat, IndexIVFPQ or IndexIVFScalarQuantizer; the
- * constructors are theirs.
+ * constructors are theirs. Metrics: L2 and inner product.
  *
  * - `ntotal` counts vectors, ncopies() the posting-list entries.
- * - search returns no id twice and computes no vector's distance twice in
- *   one query. The check is by id and comes before the distance: an id that
- *   the caller added several times is returned once, with the distance of
- *   the first copy met.
+ * - While has_copies, search returns no id twice and computes no vector's
+ *   distance twice in one query. The check is by id and comes before the
+ *   distance: of an id's copies, or of several vectors added under one id,
+ *   the first one met decides.
  * - Results under policy `nearest` with the same centroids are FAISS's own:
  *   ids, distances, order.
+ * - Codes of residuals (PQ, SQ) are relative to each copy's own centroid.
  * - `cp` holds the clustering parameters, as in FAISS.
  *
  * Operations of IndexIVF that would give a wrong answer for vectors with
- * copies throw: remove_ids, update_vectors, copy_subset_to, adding
- * several copies while there is a direct map, parallel modes 1 and 2.
+ * copies throw: remove_ids, update_vectors, copy_subset_to, find_duplicates,
+ * storing a vector in several lists while there is a direct map, parallel
+ * modes 1 and 2. Errors are faiss::FaissException and leave the index as it
+ * was.
+ *
+ * Limits that no subclass can lift, because FAISS calls no virtual function
+ * there: faiss::clone_index, faiss::write_index (use
+ * faiss_flash::write_index), index_cpu_to_gpu and the functions of ivflib
+ * that copy lists see the base class, whose searches return copies as
+ * duplicates; in FAISS 1.7.3, range_search_preassigned called through a
+ * pointer to IndexIVF does not check parallel_mode, nor does
+ * IndexIVFPQ::find_duplicates called through one to IndexIVFPQ check for
+ * copies, in any version. After replace_invlists, has_copies is the
+ * caller's to set. IndexShardsIVF adds through add_core, which stores every
+ * vector in the one list it is told.
+ *
+ * Tests: tests/test_index.cpp, tests/test_bad_input.cpp.
  */
 template <class Base>
 struct IVFFlash : Base, FlashOptions {
@@ -74,6 +92,7 @@ struct IVFFlash : Base, FlashOptions {
     IVFFlash() = default;
 
     /// Filled by train(): what makes the quantizer's centroids a mixture.
+    /// A MixtureQuantizer's own come before these.
     std::vector<float> variances;
     std::vector<float> mixing_weights;
 
@@ -85,19 +104,56 @@ struct IVFFlash : Base, FlashOptions {
     /// posting-list entries, copies included; O(nlist)
     size_t ncopies() const;
 
-    /// The quantizer's centroids with variances and mixing weights.
+    /// The quantizer's centroids with variances and mixing weights, where
+    /// they are known. Read from the quantizer on every call: O(nlist·d).
     Model model() const;
 
     /// Train the coarse quantizer, then the codes as the base class does. A
-    /// quantizer that already holds nlist vectors is kept as it is.
+    /// quantizer that already holds nlist vectors is kept as it is; if the
+    /// policy then needs variances and nobody gave them, one shared variance
+    /// and mixing weights are estimated from at most 256·nlist of the n
+    /// vectors.
     void train(idx_t n, const float* x) override;
 
-    /// Store each vector in the lists the policy gives. All or nothing: if
-    /// it throws the index is as it was.
+    /** Store each vector in the lists the policy gives. All or nothing: if
+     * it throws the index is as it was.
+     *
+     * Policy `nearest` asks the quantizer, as FAISS does. The other rules
+     * compare with every centroid by L2, whatever kind of index the
+     * quantizer is.
+     */
     void add_with_ids(idx_t n, const float* x, const idx_t* xids) override;
 
-    faiss::InvertedListScanner* get_InvertedListScanner(
-            FAISS_FLASH_SCANNER_PARAMETERS) const override;
+    void search(
+            idx_t n,
+            const float* x,
+            idx_t k,
+            float* distances,
+            idx_t* labels,
+            const faiss::SearchParameters* params = nullptr) const override;
+
+    void search_and_reconstruct(
+            idx_t n,
+            const float* x,
+            idx_t k,
+            float* distances,
+            idx_t* labels,
+            float* recons,
+            const faiss::SearchParameters* params = nullptr) const override;
+
+    void range_search(
+            idx_t n,
+            const float* x,
+            float radius,
+            faiss::RangeSearchResult* result,
+            const faiss::SearchParameters* params = nullptr) const override;
+
+#if FAISS_FLASH_HAS_SEARCH1
+    void search1(
+            const float* x,
+            faiss::ResultHandler& handler,
+            faiss::SearchParameters* params = nullptr) const override;
+#endif
 
     void search_preassigned(
             idx_t n,
@@ -108,18 +164,29 @@ struct IVFFlash : Base, FlashOptions {
             float* distances,
             idx_t* labels,
             bool store_pairs,
-            const faiss::IVFSearchParameters* params,
-            faiss::IndexIVFStats* stats) const override;
+            const faiss::IVFSearchParameters* params = nullptr,
+            faiss::IndexIVFStats* stats = nullptr) const override;
 
-    void range_search(
+    void range_search_preassigned(
             idx_t n,
             const float* x,
             float radius,
+            const idx_t* keys,
+            const float* coarse_dis,
             faiss::RangeSearchResult* result,
-            const faiss::SearchParameters* params) const override;
+            bool store_pairs = false,
+            const faiss::IVFSearchParameters* params = nullptr,
+            faiss::IndexIVFStats* stats = nullptr) const
+            FAISS_FLASH_RANGE_PREASSIGNED_OVERRIDE;
+
+    /// The base class's scanner, with counting and, while has_copies,
+    /// without duplicates. For one thread.
+    faiss::InvertedListScanner* get_InvertedListScanner(
+            FAISS_FLASH_SCANNER_PARAMETERS) const override;
 
     void reset() override;
     size_t remove_ids(const faiss::IDSelector& sel) override;
+    /// Asks for policy `nearest` as well: it stores one copy of each vector.
     void update_vectors(int n, const idx_t* ids, const float* x) override;
     void merge_from(faiss::Index& other, idx_t add_id) override;
     void copy_subset_to(
@@ -130,6 +197,12 @@ struct IVFFlash : Base, FlashOptions {
 
    private:
     void train_quantizer(idx_t n, const float* x);
+    void take_mixture(idx_t n, const float* x);
+    void check_metric() const;
+    void check_queries(idx_t n, const float* x) const;
+    void check_parallel_mode(bool range) const;
+    void check_lists(size_t n, const idx_t* lists) const;
+    void check_no_copies(const char* operation) const;
 };
 
 struct IndexIVFFlatFlash : IVFFlash<faiss::IndexIVFFlat> {
@@ -137,10 +210,16 @@ struct IndexIVFFlatFlash : IVFFlash<faiss::IndexIVFFlat> {
 };
 struct IndexIVFPQFlash : IVFFlash<faiss::IndexIVFPQ> {
     using IVFFlash::IVFFlash;
+    /// As the base class's, which is not virtual; throws while has_copies.
+    size_t find_duplicates(idx_t* ids, size_t* lims) const;
 };
 struct IndexIVFScalarQuantizerFlash
         : IVFFlash<faiss::IndexIVFScalarQuantizer> {
     using IVFFlash::IVFFlash;
 };
+
+extern template struct IVFFlash<faiss::IndexIVFFlat>;
+extern template struct IVFFlash<faiss::IndexIVFPQ>;
+extern template struct IVFFlash<faiss::IndexIVFScalarQuantizer>;
 
 } // namespace faiss_flash

@@ -39,6 +39,10 @@ struct MixtureQuantizer : faiss::IndexFlat {
     /// is dropped, until set_mixture() is called.
     void add(idx_t n, const float* x) override;
     void reset() override;
+    size_t remove_ids(const faiss::IDSelector& sel) override;
+
+    /// Whether the ntotal vectors have variances and mixing weights.
+    bool is_mixture() const;
 
     /// Give the ntotal vectors their variances (> 0) and mixing weights
     /// (≥ 0, summing to 1 within 1e-3).

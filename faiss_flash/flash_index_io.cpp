@@ -1,0 +1,254 @@
+#include <faiss_flash/flash_index_io.h>
+
+#include <cinttypes>
+#include <cmath>
+#include <memory>
+#include <new>
+#include <string>
+#include <utility>
+
+#include <faiss/index_io.h>
+#include <nlohmann/json.hpp>
+
+#include <faiss_flash/IndexIVFFlash.h>
+#include <faiss_flash/MixtureQuantizer.h>
+#include <faiss_flash/io/sealed_file.h>
+
+namespace faiss_flash {
+
+namespace {
+
+using nlohmann::json;
+
+/*************************************************************
+ * To and from JSON
+ *************************************************************/
+
+json to_json(const GMMParameters& gmm) {
+    return {{"warm_start_niter", gmm.warm_start_niter},
+            {"em_niter", gmm.em_niter},
+            {"em_tolerance", gmm.em_tolerance},
+            {"shared_variance", gmm.shared_variance},
+            {"variance_floor", gmm.variance_floor},
+            {"min_weight", gmm.min_weight}};
+}
+
+void from_json(const json& j, GMMParameters& gmm) {
+    j.at("warm_start_niter").get_to(gmm.warm_start_niter);
+    j.at("em_niter").get_to(gmm.em_niter);
+    j.at("em_tolerance").get_to(gmm.em_tolerance);
+    j.at("shared_variance").get_to(gmm.shared_variance);
+    j.at("variance_floor").get_to(gmm.variance_floor);
+    j.at("min_weight").get_to(gmm.min_weight);
+}
+
+json to_json(const AssignmentPolicy& policy) {
+    return {{"rule", to_string(policy.rule)},
+            {"max_lists", policy.max_lists},
+            {"tau", policy.tau},
+            {"epsilon", policy.epsilon},
+            {"lambda", policy.lambda},
+            {"strict", policy.strict},
+            {"candidates", policy.candidates}};
+}
+
+void from_json(const json& j, AssignmentPolicy& policy) {
+    policy.rule = assignment_rule(j.at("rule").get<std::string>());
+    j.at("max_lists").get_to(policy.max_lists);
+    j.at("tau").get_to(policy.tau);
+    j.at("epsilon").get_to(policy.epsilon);
+    j.at("lambda").get_to(policy.lambda);
+    j.at("strict").get_to(policy.strict);
+    j.at("candidates").get_to(policy.candidates);
+}
+
+json to_json(const faiss::Index& quantizer) {
+    auto* mixture = dynamic_cast<const MixtureQuantizer*>(&quantizer);
+    if (!mixture) {
+        return nullptr;
+    }
+    return {{"nlist", mixture->nlist},
+            {"gmm", to_json(mixture->gmm)},
+            {"engine", mixture->engine},
+            {"variances", mixture->variances},
+            {"mixing_weights", mixture->mixing_weights}};
+}
+
+template <class Base>
+json to_json(const char* class_name, const IVFFlash<Base>& index) {
+    return {{"class", class_name},
+            {"ntotal", (int64_t)index.ntotal},
+            {"entries", index.ncopies()},
+            {"has_copies", index.has_copies},
+            {"trainer", to_string(index.trainer)},
+            {"gmm", to_json(index.gmm)},
+            {"policy", to_json(index.policy)},
+            {"engine", index.engine},
+            {"variances", index.variances},
+            {"mixing_weights", index.mixing_weights},
+            {"mixture_quantizer", to_json(*index.quantizer)}};
+}
+
+/// One number per list or none.
+std::vector<float> list_values(
+        const json& j,
+        const char* field,
+        size_t nlist,
+        bool positive) {
+    auto values = j.at(field).get<std::vector<float>>();
+    FAISS_THROW_IF_NOT_FMT(
+            values.empty() || values.size() == nlist,
+            "%zd %s for nlist = %zd",
+            values.size(),
+            field,
+            nlist);
+    for (float value : values) {
+        FAISS_THROW_IF_NOT_FMT(
+                std::isfinite(value) && (positive ? value > 0 : value >= 0),
+                "%s holds %g",
+                field,
+                value);
+    }
+    return values;
+}
+
+/// The mixture quantizer that FAISS wrote and read as a flat index.
+std::unique_ptr<faiss::Index> restore_quantizer(
+        const json& j,
+        const faiss::Index& read) {
+    auto* flat = dynamic_cast<const faiss::IndexFlat*>(&read);
+    FAISS_THROW_IF_NOT_MSG(flat, "its quantizer is not a flat index");
+    auto mixture = std::make_unique<MixtureQuantizer>(
+            flat->d, j.at("nlist").get<size_t>(), flat->metric_type);
+    from_json(j.at("gmm"), mixture->gmm);
+    j.at("engine").get_to(mixture->engine);
+    std::vector<float> means((size_t)flat->ntotal * flat->d);
+    flat->reconstruct_n(0, flat->ntotal, means.data());
+    mixture->add(flat->ntotal, means.data());
+    auto variances = list_values(j, "variances", flat->ntotal, true);
+    auto weights = list_values(j, "mixing_weights", flat->ntotal, false);
+    if (!variances.empty()) {
+        mixture->set_mixture(std::move(variances), std::move(weights));
+    }
+    return mixture;
+}
+
+/*************************************************************
+ * The three classes
+ *************************************************************/
+
+template <class Flash>
+bool describe(const faiss::Index* index, const char* name, json& payload) {
+    auto* flash = dynamic_cast<const Flash*>(index);
+    if (!flash) {
+        return false;
+    }
+    payload = to_json(name, *flash);
+    return true;
+}
+
+/// The stock index and the payload put together again.
+template <class Base, class Flash>
+std::unique_ptr<faiss::Index> assemble(faiss::Index& read, const json& j) {
+    auto* stock = dynamic_cast<Base*>(&read);
+    FAISS_THROW_IF_NOT_MSG(stock, "its FAISS part is of another class");
+    auto index = std::make_unique<Flash>(*stock);
+    const auto ntotal = j.at("ntotal").get<int64_t>();
+    const auto entries = j.at("entries").get<size_t>();
+    FAISS_THROW_IF_NOT_FMT(
+            index->ntotal == ntotal && index->ncopies() == entries,
+            "its FAISS part holds %" PRId64
+            " vectors in %zd entries, its trailer says %" PRId64 " in %zd",
+            (int64_t)index->ntotal,
+            index->ncopies(),
+            ntotal,
+            entries);
+    j.at("has_copies").get_to(index->has_copies);
+    index->trainer = trainer_by_name(j.at("trainer").get<std::string>());
+    from_json(j.at("gmm"), index->gmm);
+    from_json(j.at("policy"), index->policy);
+    j.at("engine").get_to(index->engine);
+    index->variances = list_values(j, "variances", index->nlist, true);
+    index->mixing_weights =
+            list_values(j, "mixing_weights", index->nlist, false);
+    const json& mixture = j.at("mixture_quantizer");
+    if (!mixture.is_null()) {
+        auto quantizer = restore_quantizer(mixture, *index->quantizer);
+        delete index->quantizer;
+        index->quantizer = quantizer.release();
+    }
+    return index;
+}
+
+std::unique_ptr<faiss::Index> assemble(faiss::Index& read, const json& j) {
+    const auto name = j.at("class").get<std::string>();
+    if (name == "IndexIVFFlatFlash") {
+        return assemble<faiss::IndexIVFFlat, IndexIVFFlatFlash>(read, j);
+    }
+    if (name == "IndexIVFPQFlash") {
+        return assemble<faiss::IndexIVFPQ, IndexIVFPQFlash>(read, j);
+    }
+    if (name == "IndexIVFScalarQuantizerFlash") {
+        return assemble<
+                faiss::IndexIVFScalarQuantizer,
+                IndexIVFScalarQuantizerFlash>(read, j);
+    }
+    FAISS_THROW_FMT("its class '%s' is unknown", name.c_str());
+}
+
+/// Run fn; whatever it throws becomes a FaissException naming the file.
+template <class Fn>
+void naming_file(const char* action, const char* path, Fn&& fn) {
+    const std::string prefix =
+            std::string("cannot ") + action + " " + path + ": ";
+    try {
+        fn();
+    } catch (const faiss::FaissException& e) {
+        if (e.msg.find(path) != std::string::npos) {
+            throw;
+        }
+        throw faiss::FaissException(prefix + e.msg.c_str());
+    } catch (const std::bad_alloc&) {
+        throw faiss::FaissException(prefix + "out of memory");
+    } catch (const std::exception& e) {
+        throw faiss::FaissException(prefix + e.what());
+    }
+}
+
+} // namespace
+
+void write_index(const faiss::Index* index, const char* path) {
+    FAISS_THROW_IF_NOT_MSG(path, "write_index: path is a null pointer");
+    naming_file("write", path, [&] {
+        json payload;
+        FAISS_THROW_IF_NOT_MSG(
+                describe<IndexIVFFlatFlash>(
+                        index, "IndexIVFFlatFlash", payload) ||
+                        describe<IndexIVFPQFlash>(
+                                index, "IndexIVFPQFlash", payload) ||
+                        describe<IndexIVFScalarQuantizerFlash>(
+                                index,
+                                "IndexIVFScalarQuantizerFlash",
+                                payload),
+                "the index is neither IndexIVFFlatFlash nor IndexIVFPQFlash "
+                "nor IndexIVFScalarQuantizerFlash");
+        SealedWriter writer(path);
+        faiss::write_index(index, &writer);
+        writer.commit(payload.dump());
+    });
+}
+
+faiss::Index* read_index(const char* path) {
+    FAISS_THROW_IF_NOT_MSG(path, "read_index: path is a null pointer");
+    std::unique_ptr<faiss::Index> index;
+    naming_file("read", path, [&] {
+        SealedReader reader(path);
+        std::unique_ptr<faiss::Index> stock(faiss::read_index(&reader));
+        FAISS_THROW_IF_NOT_MSG(
+                reader.at_end(), "FAISS's part has bytes that FAISS left");
+        index = assemble(*stock, json::parse(reader.payload()));
+    });
+    return index.release();
+}
+
+} // namespace faiss_flash

@@ -102,12 +102,12 @@ std::vector<float> small_integers(size_t n, int range, uint32_t seed) {
 TEST_CASE("ground truth is a brute force in double", "[ground_truth]") {
     for (size_t d : {1, 3, 32, 100}) {
         CAPTURE(d);
-        const auto base = random_values<float>(500 * d, 1);
+        const auto base = random_values<float>(200 * d, 1);
         const auto queries = random_values<float>(30 * d, 2);
         for (auto metric : {DatasetMetric::L2, DatasetMetric::Angular}) {
             // Cosines in one dimension are +-1: rounding decides ties there.
             if (d > 1 || metric == DatasetMetric::L2) {
-                check_exact(base, queries, d, metric, {1, 10, 500});
+                check_exact(base, queries, d, metric, {1, 10, 200});
             }
         }
     }

@@ -8,7 +8,9 @@
 #define FAISS_FLASH_SCORE_KERNEL_INL_H
 #endif
 
+#include <algorithm>
 #include <cstring>
+#include <limits>
 
 #include <hwy/highway.h>
 
@@ -67,7 +69,8 @@ HWY_INLINE void shift_rows(
             to[i * d + j] = value;
             norm2 += value * value;
         }
-        scratch.norms2[i] = norm2;
+        // finite, also where it overflows: a score may take it times zero
+        scratch.norms2[i] = std::min(norm2, std::numeric_limits<float>::max());
     }
     memset(to + rows * d, 0, (row_block - rows) * d * sizeof(float));
     for (size_t i = rows; i < row_block; i++) {

@@ -31,11 +31,15 @@ double inner_product(const float* x, const float* c, size_t d) {
 }
 
 /// dist[c] = ‖x − c‖² or x·c, for all centroids
-void distances(const Model& model, const float* x, std::vector<double>& dist) {
+void distances(
+        const Model& model,
+        Metric metric,
+        const float* x,
+        std::vector<double>& dist) {
     dist.resize(model.k);
     for (size_t c = 0; c < model.k; c++) {
         const float* mean = model.means.data() + c * model.d;
-        dist[c] = model.metric == Metric::l2
+        dist[c] = metric == Metric::l2
                 ? squared_distance(x, mean, model.d)
                 : inner_product(x, mean, model.d);
     }
@@ -106,7 +110,12 @@ class ReferenceTrainingSet : public TrainingSet {
                     for (size_t i = 0; i < count; i++) {
                         const float* xi = x + i * model.d;
                         const double wi = w ? w[i] : 1.0;
-                        distances(model, xi, dist);
+                        // a density is one of distances, whatever the metric
+                        distances(
+                                model,
+                                pass == Pass::soft ? Metric::l2 : model.metric,
+                                xi,
+                                dist);
                         if (pass == Pass::hard) {
                             accumulate_hard(model, xi, wi, dist, out);
                         } else {
@@ -190,7 +199,7 @@ class ReferenceEngine : public Engine {
             float* dist) const override {
         std::vector<double> all;
         for (size_t i = 0; i < n; i++) {
-            distances(model, x + i * model.d, all);
+            distances(model, model.metric, x + i * model.d, all);
             const auto order = best(all, model.metric == Metric::l2, m);
             for (size_t j = 0; j < m; j++) {
                 labels[i * m + j] = order[j];
@@ -210,7 +219,7 @@ class ReferenceEngine : public Engine {
         const std::vector<double> scales = log_scales(model);
         std::vector<double> dist, r;
         for (size_t i = 0; i < n; i++) {
-            distances(model, x + i * model.d, dist);
+            distances(model, Metric::l2, x + i * model.d, dist);
             const double log_p = responsibilities_of(model, scales, dist, r);
             if (log_likelihood) {
                 log_likelihood[i] = log_p;

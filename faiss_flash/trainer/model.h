@@ -14,7 +14,8 @@ enum class Metric {
 /// K centroids, and for a mixture what makes them a density.
 ///
 /// As an isotropic Gaussian mixture in d dimensions,
-///   log p(x, k) = log π_k − (d/2) log(2π σ²_k) − ‖x − μ_k‖² / (2 σ²_k).
+///   log p(x, k) = log π_k − (d/2) log(2π σ²_k) − ‖x − μ_k‖² / (2 σ²_k),
+/// whatever the metric is.
 struct Model {
     size_t k = 0;
     size_t d = 0;

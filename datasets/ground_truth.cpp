@@ -82,7 +82,7 @@ void prepare(
 }
 
 class Searcher {
- public:
+   public:
     Searcher(size_t d, size_t k, DatasetMetric metric)
             : d_(d),
               k_(k),
@@ -127,7 +127,7 @@ class Searcher {
         }
     }
 
- private:
+   private:
     double exact_dist(
             const Rows& block,
             size_t row,

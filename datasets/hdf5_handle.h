@@ -13,7 +13,7 @@ namespace faiss_flash {
 /// errors become exceptions, with the library's own words from
 /// hdf5_error(). The caller's error handler is put back at the end.
 class Hdf5Section {
- public:
+   public:
     Hdf5Section() : lock_(mutex()) {
         H5Eget_auto2(H5E_DEFAULT, &print_, &print_data_);
         H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
@@ -24,7 +24,7 @@ class Hdf5Section {
     Hdf5Section(const Hdf5Section&) = delete;
     Hdf5Section& operator=(const Hdf5Section&) = delete;
 
- private:
+   private:
     static std::recursive_mutex& mutex() {
         static std::recursive_mutex m;
         return m;
@@ -37,7 +37,7 @@ class Hdf5Section {
 
 /// Owns one HDF5 identifier; `close` is the function that ends it.
 class Hdf5Handle {
- public:
+   public:
     using Close = herr_t (*)(hid_t);
 
     Hdf5Handle() = default;
@@ -69,7 +69,7 @@ class Hdf5Handle {
         return close_(std::exchange(id_, -1)) >= 0;
     }
 
- private:
+   private:
     hid_t id_ = -1;
     Close close_ = nullptr;
 };

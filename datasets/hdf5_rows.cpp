@@ -49,7 +49,7 @@ bool has_dataset(hid_t file, const std::string& dataset) {
 }
 
 class Hdf5Rows : public RowStore {
- public:
+   public:
     Hdf5Rows(const std::string& path, const std::string& dataset)
             : RowStore(path + ":" + dataset, ElementType::integer) {
         const Hdf5Section section;
@@ -87,7 +87,7 @@ class Hdf5Rows : public RowStore {
         read(i0, count, H5T_NATIVE_INT64, out);
     }
 
- private:
+   private:
     void read_type() {
         const Hdf5Handle type(H5Dget_type(data_.get()), H5Tclose);
         const H5T_class_t kind = H5Tget_class(type.get());

@@ -8,7 +8,7 @@ namespace faiss_flash {
 
 /// A regular file mapped read-only into memory.
 class MappedFile {
- public:
+   public:
     /// Throws faiss::FaissException: missing, not a regular file, empty,
     /// cannot be mapped.
     explicit MappedFile(const std::string& path);
@@ -27,7 +27,7 @@ class MappedFile {
     /// exception instead (a cut while the caller copies is not caught).
     const uint8_t* bytes(size_t offset, size_t length) const;
 
- private:
+   private:
     std::string path_;
     int fd_ = -1;
     size_t size_ = 0;

@@ -32,7 +32,7 @@ void convert(const uint8_t* row, size_t d, To* out) {
 
 /// Rows at a fixed distance in a mapped file.
 class MappedRows : public RowStore {
- public:
+   public:
     MappedRows(const std::string& path, ElementType element)
             : RowStore(path, element),
               file_(path) {}
@@ -114,7 +114,7 @@ class MappedRows : public RowStore {
         read_as<int32_t>(i0, count, out);
     }
 
- private:
+   private:
     const uint8_t* header(size_t bytes) const {
         FAISS_THROW_IF_NOT_FMT(
                 file_.size() >= bytes,

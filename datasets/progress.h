@@ -61,7 +61,7 @@ inline std::string progress_line(
 /// file, CI): a full line every ten seconds, so short work prints nothing.
 /// For one thread at a time; costs one clock reading per update().
 class ProgressBar {
- public:
+   public:
     /// `total` in any unit; update() takes the same unit.
     ProgressBar(std::string label, double total, std::FILE* out = stderr)
             : ProgressBar(
@@ -116,7 +116,7 @@ class ProgressBar {
         finished_ = true;
     }
 
- private:
+   private:
     using Clock = std::chrono::steady_clock;
 
     double seconds() const {

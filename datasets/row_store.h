@@ -15,7 +15,7 @@ enum class ElementType { float32, float64, uint8, int8, integer };
 ///
 /// Reading is const and safe from several threads at once.
 class RowStore {
- public:
+   public:
     virtual ~RowStore() = default;
 
     size_t n() const {
@@ -39,7 +39,7 @@ class RowStore {
     /// The same as 64-bit integers, for files of ids.
     virtual void read_ints(size_t i0, size_t count, int64_t* out) const = 0;
 
- protected:
+   protected:
     RowStore(std::string name, ElementType element)
             : name_(std::move(name)),
               element_(element) {}

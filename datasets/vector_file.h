@@ -21,7 +21,7 @@ enum class ZeroRow { refuse, keep };
 /// their byte layouts are in datasets/README.md. const and safe from several
 /// threads at once (HDF5 reads take turns).
 class VectorFile {
- public:
+   public:
     explicit VectorFile(std::shared_ptr<const RowStore> rows);
 
     /// Number of rows, at least 1.
@@ -59,7 +59,7 @@ class VectorFile {
         return normalize_;
     }
 
- private:
+   private:
     std::shared_ptr<const RowStore> rows_;
     size_t n_;
     bool normalize_ = false;
@@ -68,7 +68,7 @@ class VectorFile {
 
 /// Ids in a file (ground truth): n rows of k ids each.
 class IdFile {
- public:
+   public:
     explicit IdFile(std::shared_ptr<const RowStore> rows);
 
     size_t n() const {
@@ -86,7 +86,7 @@ class IdFile {
     /// [0, bound); throws naming the row, the column and the id otherwise.
     void read(size_t i0, size_t count, int64_t bound, int64_t* out) const;
 
- private:
+   private:
     std::shared_ptr<const RowStore> rows_;
 };
 

@@ -8,7 +8,7 @@ namespace faiss_flash {
 /// under a temporary name in the same folder, which commit() flushes to disk
 /// and renames. Without commit() the destructor removes it.
 class WholeFile {
- public:
+   public:
     /// Creates the temporary file, empty. Throws faiss::FaissException if
     /// the folder is missing or cannot be written.
     explicit WholeFile(const std::string& path);
@@ -28,7 +28,7 @@ class WholeFile {
     /// Replaces whatever had the name before.
     void commit();
 
- private:
+   private:
     std::string path_, temporary_;
     int fd_ = -1;
     bool committed_ = false;

@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 
 /// A folder that goes away with the test.
 class TempDir {
- public:
+   public:
     TempDir() {
         std::string name =
                 (fs::temp_directory_path() / "flash_XXXXXX").string();
@@ -44,7 +44,7 @@ class TempDir {
                 fs::directory_iterator(path_), fs::directory_iterator());
     }
 
- private:
+   private:
     fs::path path_;
 };
 
@@ -114,7 +114,7 @@ std::string error_of(F&& f) {
 
 /// An HDF5 file, written without a look at what the readers expect.
 class Hdf5Writer {
- public:
+   public:
     explicit Hdf5Writer(const std::string& path)
             : file_(H5Fcreate(
                       path.c_str(),
@@ -203,7 +203,7 @@ class Hdf5Writer {
         H5Tclose(type);
     }
 
- private:
+   private:
     hid_t file_;
 };
 

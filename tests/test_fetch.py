@@ -107,7 +107,8 @@ class FetchTest(unittest.TestCase):
             "base.1B.fbin": self.base,
             "query.public.10K.fbin": self.queries,
         })
-        thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        thread = threading.Thread(
+            target=self.server.serve_forever, args=(0.02,))
         thread.start()
         self.addCleanup(thread.join)
         self.addCleanup(self.server.server_close)

@@ -49,7 +49,7 @@ void check_exact(
         const std::vector<float>& queries,
         size_t d,
         DatasetMetric metric,
-        std::vector<size_t> ks) {
+        const std::vector<size_t>& ks) {
     const TempDir dir;
     const size_t n = base.size() / d, nq = queries.size() / d;
     write_bytes(dir / "x.fbin", bin_bytes(base, uint32_t(d)));

@@ -5,12 +5,11 @@ include(CMakePackageConfigHelpers)
 set(_package_dir "${CMAKE_INSTALL_LIBDIR}/cmake/faiss_flash")
 
 install(TARGETS faiss_flash EXPORT faiss_flash_targets)
-install(DIRECTORY "${PROJECT_SOURCE_DIR}/faiss_flash"
-    DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
-    FILES_MATCHING PATTERN "*.h"
-    # how the engines work inside
-    PATTERN cpu EXCLUDE
-    PATTERN reference EXCLUDE)
+foreach(header IN LISTS FAISS_FLASH_PUBLIC_HEADERS)
+    cmake_path(GET header PARENT_PATH folder)
+    install(FILES "${PROJECT_SOURCE_DIR}/faiss_flash/${header}"
+        DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/faiss_flash/${folder}")
+endforeach()
 install(FILES "${PROJECT_SOURCE_DIR}/LICENSE"
     DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 install(EXPORT faiss_flash_targets

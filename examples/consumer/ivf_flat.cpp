@@ -16,7 +16,7 @@ using faiss_flash::idx_t;
 constexpr int d = 32, nlist = 64, k = 10;
 constexpr idx_t nb = 20000, nq = 500;
 
-/// Overlapping clusters: noise as wide as the spread of their centres.
+/// Overlapping clusters: noise twice as wide as the spread of their centres.
 std::vector<float> make_vectors(idx_t n, unsigned seed) {
     std::mt19937 centre_rng(1), rng(seed);
     std::normal_distribution<float> normal;
@@ -27,7 +27,7 @@ std::vector<float> make_vectors(idx_t n, unsigned seed) {
     for (idx_t i = 0; i < n; i++) {
         const float* centre = &centres[rng() % 200 * d];
         for (int j = 0; j < d; j++) {
-            x[i * d + j] = centre[j] + 0.7f * normal(rng);
+            x[i * d + j] = centre[j] + 2 * normal(rng);
         }
     }
     return x;
@@ -74,7 +74,7 @@ double run(
     std::vector<float> distances(nq * k);
     std::vector<idx_t> labels(nq * k);
     take_distances(index);
-    for (size_t nprobe : {1, 2, 4, 8, 16, nlist}) {
+    for (size_t nprobe : {2, 4, 8, 16, 32, nlist}) {
         index.nprobe = nprobe;
         index.search(nq, xq.data(), k, distances.data(), labels.data());
         std::printf(

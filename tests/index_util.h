@@ -5,6 +5,7 @@
 #include <tests/catch_compat.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <memory>
 #include <random>
@@ -24,13 +25,14 @@ using faiss_flash::idx_t;
 
 /// n vectors of d dimensions around a few centres of different width.
 inline std::vector<float> clustered(size_t n, size_t d, int seed) {
-    std::mt19937 rng(seed);
     std::normal_distribution<float> normal;
     const size_t ncentre = 10;
     std::vector<float> centres(ncentre * d);
+    std::mt19937 rng(99); // the same centres for every seed
     for (float& value : centres) {
         value = 3 * normal(rng);
     }
+    rng.seed(seed);
     std::vector<float> x(n * d);
     for (size_t i = 0; i < n; i++) {
         const size_t centre = rng() % ncentre;
@@ -47,6 +49,15 @@ enum class Codec { flat, pq, sq8, sq16 };
 inline const char* name(Codec codec) {
     const char* names[] = {"flat", "pq", "sq8", "sq16"};
     return names[(int)codec];
+}
+
+/// Tests have few vectors and little time.
+inline void train_briefly(faiss::IndexIVF& index) {
+    index.cp.min_points_per_centroid = 1;
+    if (auto* ivfpq = dynamic_cast<faiss::IndexIVFPQ*>(&index)) {
+        ivfpq->pq.cp.niter = 2;
+        ivfpq->pq.cp.min_points_per_centroid = 1;
+    }
 }
 
 /// A flash index seen through what its three classes have in common.
@@ -69,6 +80,7 @@ Flash as_flash(T* index) {
     flash.options = index;
     flash.counters = &index->counters;
     flash.has_copies = &index->has_copies;
+    train_briefly(*index);
     flash.ncopies = [](const faiss::IndexIVF& ivf) {
         return dynamic_cast<const T&>(ivf).ncopies();
     };
@@ -88,9 +100,12 @@ inline std::unique_ptr<faiss::IndexIVF> make_stock(
         case Codec::flat:
             return std::make_unique<faiss::IndexIVFFlat>(
                     quantizer, d, nlist, metric);
-        case Codec::pq:
-            return std::make_unique<faiss::IndexIVFPQ>(
+        case Codec::pq: {
+            auto index = std::make_unique<faiss::IndexIVFPQ>(
                     quantizer, d, nlist, 4, 8, metric);
+            train_briefly(*index);
+            return index;
+        }
         default:
             return std::make_unique<faiss::IndexIVFScalarQuantizer>(
                     quantizer,
@@ -155,6 +170,12 @@ inline Results search(
             results.labels.data(),
             params);
     return results;
+}
+
+/// Equal up to rounding.
+inline bool about(double a, double b, double margin = 0) {
+    return std::fabs(a - b) <=
+            1e-4 * std::max(std::fabs(a), std::fabs(b)) + margin;
 }
 
 /// Numbers of results that occur twice in one query's k.

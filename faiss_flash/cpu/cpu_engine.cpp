@@ -177,7 +177,8 @@ class CpuEngine : public Engine {
     }
 
     std::unique_ptr<TrainingSet> open(
-            const VectorSource& source) const override {
+            const VectorSource& source,
+            const EngineOptions&) const override {
         return std::make_unique<CpuTrainingSet>(source);
     }
 

@@ -30,6 +30,15 @@ class TrainingSet {
     virtual void accumulate(const Model& model, Pass pass, Statistics& out) = 0;
 };
 
+/// Where an engine may put things; each engine reads what applies to it.
+struct EngineOptions {
+    /// device memory a training set may take, in bytes; 0: most of what is
+    /// free. Data that does not fit is streamed through in every pass.
+    size_t max_device_bytes = 0;
+    /// device stream (a cudaStream_t) to work on; nullptr: one of its own
+    void* stream = nullptr;
+};
+
 /// Does the arithmetic of training and assignment. Knows shapes and
 /// pointers; does not know policies, files or FAISS indexes. Inputs were
 /// checked by the caller: finite, 1 ≤ m ≤ k, matching dimensions.
@@ -40,7 +49,8 @@ class Engine {
 
     /// `source` must outlive the returned set.
     virtual std::unique_ptr<TrainingSet> open(
-            const VectorSource& source) const = 0;
+            const VectorSource& source,
+            const EngineOptions& options = {}) const = 0;
 
     /// The m best centroids of each vector, best first (ties: lowest number).
     /// @param labels  (n, m)
@@ -74,16 +84,18 @@ class Engine {
 /// all left-out components together.
 constexpr double max_dropped_mass = 1e-6;
 
-/// Engines of this build, best first.
+/// Engines that this build has and this machine can run, best first.
 std::vector<std::string> engine_names();
 
-/// The engine called `name`: one of engine_names() or "auto" (the first that
-/// can run here). The environment variable FAISS_FLASH_ENGINE, where set and
+/// The engine called `name`: one of engine_names() or "auto" (the first of
+/// them). The environment variable FAISS_FLASH_ENGINE, where set and
 /// not empty, overrides the argument. Throws if there is no such engine.
 const Engine& get_engine(const std::string& name = "auto");
 
-/// Each engine's instance; defined in its folder.
+/// Each engine's instance; defined in its folder. There is no CUDA engine
+/// (nullptr) in a build without it or on a machine without a device for it.
 const Engine& cpu_engine();
 const Engine& reference_engine();
+const Engine* cuda_engine();
 
 } // namespace faiss_flash

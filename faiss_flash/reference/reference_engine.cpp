@@ -186,7 +186,8 @@ class ReferenceEngine : public Engine {
     }
 
     std::unique_ptr<TrainingSet> open(
-            const VectorSource& source) const override {
+            const VectorSource& source,
+            const EngineOptions&) const override {
         return std::make_unique<ReferenceTrainingSet>(source);
     }
 

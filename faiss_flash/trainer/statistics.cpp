@@ -33,6 +33,7 @@ void Statistics::add(const Statistics& other) {
     objective += other.objective;
     log_likelihood += other.log_likelihood;
     entries += other.entries;
+    rechecked += other.rechecked;
     dropped_mass = std::max(dropped_mass, other.dropped_mass);
 }
 

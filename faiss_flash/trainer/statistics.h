@@ -25,6 +25,9 @@ struct Statistics {
     /// Σ_i w_i log p(x_i); EM passes only
     double log_likelihood = 0;
     int64_t entries = 0; ///< (vector, component) pairs that were kept
+    /// vectors whose label a first pass in low precision left open; engines
+    /// that have such a pass
+    int64_t rechecked = 0;
     /// largest bound, over the vectors, on the responsibility left out
     double dropped_mass = 0;
 

@@ -188,7 +188,8 @@ TrainingResult train(
         const Engine& engine,
         const VectorSource& source) {
     const auto start = Clock::now();
-    const std::unique_ptr<TrainingSet> data = engine.open(source);
+    const std::unique_ptr<TrainingSet> data = 
+            engine.open(source, plan.engine_options);
 
     TrainingResult kept;
     double kept_score = 0;

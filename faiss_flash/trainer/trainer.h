@@ -43,6 +43,8 @@ struct TrainingPlan {
     /// this; negative: never
     double early_stop_threshold = -1;
 
+    EngineOptions engine_options;
+
     // soft passes, see GMMParameters
     double em_tolerance = 0;
     bool shared_variance = false;

@@ -7,6 +7,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include <eval/cli_checks.h>
 #include <eval/run_info.h>
 
 namespace faiss_flash {
@@ -23,9 +24,6 @@ run.json into the --out folder; report.py turns them into plots and a page.
 Ctrl-C stops cleanly: what was measured is kept and summarised.
 
 Columns and the way distances are counted: eval/README.md.)";
-
-/// For what is never negative; CLI11 names the option and the value.
-const CLI::Range at_least_1(1, 1 << 30);
 
 void add_data_options(CLI::App& app, Arguments& a) {
     const char* group = "Data";
@@ -46,10 +44,10 @@ void add_data_options(CLI::App& app, Arguments& a) {
                a.rows,
                "use the first ROWS base vectors; true neighbours are then "
                "computed")
-            ->check(at_least_1)
+            ->check(at_least(1))
             ->group(group);
     app.add_option("--queries", a.queries, "use the first QUERIES queries")
-            ->check(at_least_1)
+            ->check(at_least(1))
             ->group(group);
     app.add_option("--out", a.out, "folder for the results, made if missing")
             ->required()
@@ -70,7 +68,7 @@ void add_comparison_options(CLI::App& app, Arguments& a) {
                "posting lists, one or several numbers (default: the power of "
                "two nearest to sqrt(n))")
             ->delimiter(',')
-            ->check(at_least_1)
+            ->check(at_least(1))
             ->group(group);
     app.add_option("--methods", a.methods, "methods to compare, or all")
             ->delimiter(',')
@@ -87,7 +85,7 @@ void add_comparison_options(CLI::App& app, Arguments& a) {
                "--rerank",
                a.rerank,
                "candidates per result that +rerank looks at")
-            ->check(CLI::Range(1.0, 10000.0))
+            ->check(in_bounds(1.0, 10000.0))
             ->capture_default_str()
             ->group(group);
     app.add_option(
@@ -96,7 +94,7 @@ void add_comparison_options(CLI::App& app, Arguments& a) {
                "lists visited per query (default: powers of sqrt(2) up to a "
                "third of nlist, until recall exceeds 0.995)")
             ->delimiter(',')
-            ->check(at_least_1)
+            ->check(at_least(1))
             ->group(group);
     app.add_option(
                "--metric",
@@ -110,15 +108,15 @@ void add_comparison_options(CLI::App& app, Arguments& a) {
                "--k",
                a.k,
                "results asked for per query; recall is of the first 10")
-            ->check(CLI::Range(10, 1 << 20))
+            ->check(at_least(10))
             ->capture_default_str()
             ->group(group);
     app.add_option("--seeds", a.seeds, "repeat everything with so many seeds")
-            ->check(CLI::Range(1, 1000))
+            ->check(in_bounds(1, 1000))
             ->capture_default_str()
             ->group(group);
     app.add_option("--first-seed", a.first_seed, "the first of them")
-            ->check(CLI::Range(0, 1 << 30))
+            ->check(at_least(0))
             ->capture_default_str()
             ->group(group);
 }
@@ -129,32 +127,39 @@ void add_training_options(CLI::App& app, Arguments& a) {
                "--niter",
                a.niter,
                "k-means passes: of faiss, of kmeans, and of gmm's warm start")
-            ->check(at_least_1)
+            ->check(at_least(1))
             ->capture_default_str()
             ->group(group);
     app.add_option("--em-niter", a.em_niter, "EM passes of gmm at most")
-            ->check(at_least_1)
+            ->check(at_least(1))
             ->capture_default_str()
             ->group(group);
     app.add_option(
                "--em-tolerance",
                a.em_tolerance,
                "EM stops when a pass adds less log-likelihood per vector")
-            ->check(CLI::NonNegativeNumber)
+            ->check(at_least(0))
             ->capture_default_str()
             ->group(group);
     app.add_option(
                "--max-points-per-centroid",
                a.max_points_per_centroid,
                "train on a random subset of at most so many times nlist")
-            ->check(at_least_1)
+            ->check(at_least(1))
             ->capture_default_str()
+            ->group(group);
+    app.add_option(
+               "--code-train-rows",
+               a.code_train_rows,
+               "train PQ and SQ codes on so many vectors, evenly spaced "
+               "(default: all, of which FAISS takes 65536 for PQ)")
+            ->check(at_least(256))
             ->group(group);
     app.add_option("--engine", a.engine, "auto, cpu or reference")
             ->capture_default_str()
             ->group(group);
     app.add_option("--threads", a.threads, "OpenMP threads (default: all)")
-            ->check(CLI::Range(1, 4096))
+            ->check(in_bounds(1, 4096))
             ->group(group);
 }
 
@@ -165,16 +170,16 @@ void add_policy_options(CLI::App& app, Arguments& a) {
                "--tau",
                p.tau,
                "responsibility a list must exceed, in (0, 1) (default: 1/K)")
-            ->check(CLI::Range(0.0, 1.0))
+            ->check(in_bounds(0.0, 1.0))
             ->group(group);
     app.add_option("--lambda", p.lambda, "direction term of air and soar")
-            ->check(CLI::NonNegativeNumber)
+            ->check(at_least(0))
             ->capture_default_str()
             ->group(group);
     app.add_flag("--strict", p.strict, "air: always a second list")
             ->group(group);
     app.add_option("--epsilon", p.epsilon, "closure's slack on the distance")
-            ->check(CLI::NonNegativeNumber)
+            ->check(at_least(0))
             ->capture_default_str()
             ->group(group);
     app.add_option(
@@ -182,13 +187,13 @@ void add_policy_options(CLI::App& app, Arguments& a) {
                p.max_lists,
                "lists per vector for top_m, responsibility (default: 2) and "
                "closure (default: 8)")
-            ->check(at_least_1)
+            ->check(at_least(1))
             ->group(group);
     app.add_option(
                "--candidates",
                p.candidates,
                "nearest lists that closure, air and soar choose from")
-            ->check(at_least_1)
+            ->check(at_least(1))
             ->capture_default_str()
             ->group(group);
 }
@@ -216,7 +221,9 @@ void apply_preset(
         set("--em-niter", a.em_niter, 20);
     } else if (preset == "sample") {
         set("--nlist", a.nlist, Numbers{256});
-        set("--codec", a.codecs, Names{"flat", "pq16", "pq16+rerank"});
+        set("--codec", a.codecs, Names{"flat", "pq32", "pq32+rerank"});
+        // 39 per centroid, the fewest that FAISS does not warn about.
+        set("--code-train-rows", a.code_train_rows, size_t(9984));
         set("--seeds", a.seeds, size_t(2));
     }
 }

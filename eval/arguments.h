@@ -31,6 +31,7 @@ struct Arguments {
     int em_niter = 90;
     double em_tolerance = 1e-4;
     int max_points_per_centroid = 256;
+    size_t code_train_rows = 0; ///< 0: all
     PolicyOptions policy;
     double rerank = 10;
 

@@ -9,51 +9,90 @@ namespace faiss_flash {
 
 namespace {
 
-/// What makes an index of ours more than its FAISS base class.
-struct FlashParts {
+/// What build_index() was called with.
+struct Order {
+    const Method& method;
     const AssignmentPolicy& policy;
-    const TrainedQuantizer& trained;
-    const std::string& engine;
+    const Codec& codec;
+    const TrainingOptions& options;
+    TrainedQuantizer& trained;
+    size_t n, d;
+    const float* x;
 };
 
-template <class Index>
-void set_codec_seed(Index&, int) {}
-void set_codec_seed(faiss::IndexIVFPQ& index, int seed) {
-    index.pq.cp.seed = seed;
+/// Evenly spaced rows for the codec, or nothing if it takes them all.
+std::vector<float> code_train_rows(const Order& order) {
+    const size_t wanted = order.options.code_train_rows;
+    std::vector<float> rows;
+    if (wanted == 0 || wanted >= order.n) {
+        return rows;
+    }
+    rows.reserve(wanted * order.d);
+    for (size_t i = 0; i < wanted; i++) {
+        const float* row = order.x + i * order.n / wanted * order.d;
+        rows.insert(rows.end(), row, row + order.d);
+    }
+    return rows;
+}
+
+/// Returns the seconds; the coarse quantizer is full already.
+double train_on_rows(faiss::IndexIVF& index, const Order& order) {
+    const std::vector<float> rows = code_train_rows(order);
+    Stopwatch watch;
+    if (rows.empty()) {
+        index.train(order.n, order.x);
+    } else {
+        index.train(rows.size() / order.d, rows.data());
+    }
+    return watch.seconds();
+}
+
+double train_codes(faiss::IndexIVF& index, const Order& order) {
+    return train_on_rows(index, order);
+}
+
+double train_codes(faiss::IndexIVFPQ& index, const Order& order) {
+    auto& known = order.trained.product_quantizers;
+    const auto found = known.find(order.codec.storage);
+    if (found != known.end()) {
+        index.pq = found->second.pq;
+        index.is_trained = true;
+        index.precompute_table();
+        return found->second.seconds;
+    }
+    faiss::ProductQuantizer& pq = index.pq;
+    pq.cp.seed = order.options.seed;
+    // A flat index like the one FAISS would use, for the sake of progress.
+    ProgressBar progress(
+            "training " + order.codec.storage + " for " +
+                    order.method.trainer_name(),
+            static_cast<double>(pq.M) * pq.cp.niter);
+    CountingQuantizer assigner(pq.dsub, faiss::METRIC_L2);
+    assigner.after_search = [&] { progress.add(1); };
+    pq.assign_index = &assigner;
+    const double seconds = train_on_rows(index, order);
+    pq.assign_index = nullptr;
+    known[order.codec.storage] = {pq, seconds};
+    return seconds;
 }
 
 /// One codec's stock class `Stock` or our class `Flash`, trained, not filled.
 template <class Stock, class Flash, class... Args>
-void make_index(
-        BuiltIndex& built,
-        const Method& method,
-        const FlashParts& parts,
-        const TrainingOptions& options,
-        size_t n,
-        const float* x,
-        const Args&... args) {
+void make_index(BuiltIndex& built, const Order& order, const Args&... args) {
     std::unique_ptr<Stock> index;
-    Flash* flash = nullptr;
-    if (method.stock) {
+    if (order.method.stock) {
         index = std::make_unique<Stock>(built.quantizer.get(), args...);
     } else {
-        auto ours = std::make_unique<Flash>(built.quantizer.get(), args...);
-        flash = ours.get();
-        flash->trainer = method.trainer;
-        flash->policy = parts.policy;
-        flash->engine = parts.engine;
+        auto flash = std::make_unique<Flash>(built.quantizer.get(), args...);
+        flash->trainer = order.method.trainer;
+        flash->policy = order.policy;
+        flash->engine = order.options.engine;
+        flash->variances = order.trained.variances;
+        flash->mixing_weights = order.trained.mixing_weights;
         built.counters = &flash->counters;
-        index = std::move(ours);
+        index = std::move(flash);
     }
-    set_codec_seed(*index, options.seed);
-    Stopwatch watch;
-    // The quantizer is full already, so this trains the codes.
-    index->train(n, x);
-    built.code_train_s = watch.seconds();
-    if (flash) {
-        flash->variances = parts.trained.variances;
-        flash->mixing_weights = parts.trained.mixing_weights;
-    }
+    built.code_train_s = train_codes(*index, order);
     built.ivf = std::move(index);
 }
 
@@ -71,12 +110,21 @@ void fill(BuiltIndex& built, const std::string& label, size_t n, const float* x)
 
 } // namespace
 
+double BuiltIndex::bytes_per_vector(const Codec& codec) const {
+    const double entry =
+            static_cast<double>(ivf->code_size + sizeof(idx_t));
+    const double raw = codec.rerank > 0
+            ? static_cast<double>(ivf->d * sizeof(float))
+            : 0.0;
+    return copies * entry + raw;
+}
+
 BuiltIndex build_index(
         const Method& method,
         const AssignmentPolicy& policy,
         const Codec& codec,
         const TrainingOptions& options,
-        const TrainedQuantizer& trained,
+        TrainedQuantizer& trained,
         size_t n,
         size_t d,
         const float* x) {
@@ -84,62 +132,37 @@ BuiltIndex build_index(
     built.quantizer =
             std::make_unique<CountingQuantizer>(d, options.metric);
     built.quantizer->add(options.nlist, trained.centroids.data());
-    const FlashParts parts{policy, trained, options.engine};
+    const size_t nlist = options.nlist;
+    const faiss::MetricType metric = options.metric;
+    const Order order{method, policy, codec, options, trained, n, d, x};
     switch (codec.kind) {
         case Codec::Kind::flat:
             make_index<faiss::IndexIVFFlat, IndexIVFFlatFlash>(
-                    built,
-                    method,
-                    parts,
-                    options,
-                    n,
-                    x,
-                    d,
-                    options.nlist,
-                    options.metric);
+                    built, order, d, nlist, metric);
             break;
         case Codec::Kind::pq:
             make_index<faiss::IndexIVFPQ, IndexIVFPQFlash>(
-                    built,
-                    method,
-                    parts,
-                    options,
-                    n,
-                    x,
-                    d,
-                    options.nlist,
-                    codec.pq_m,
-                    size_t(8),
-                    options.metric);
+                    built, order, d, nlist, codec.pq_m, size_t(8), metric);
             break;
         case Codec::Kind::sq8:
             make_index<
                     faiss::IndexIVFScalarQuantizer,
                     IndexIVFScalarQuantizerFlash>(
                     built,
-                    method,
-                    parts,
-                    options,
-                    n,
-                    x,
+                    order,
                     d,
-                    options.nlist,
+                    nlist,
                     faiss::ScalarQuantizer::QT_8bit,
-                    options.metric);
+                    metric);
             break;
     }
-    fill(built, "adding to " + method.name() + " " + codec.name, n, x);
+    fill(built, "adding to " + method.name() + " " + codec.storage, n, x);
 
     size_t entries = 0;
-    for (size_t list = 0; list < options.nlist; list++) {
+    for (size_t list = 0; list < nlist; list++) {
         entries += built.ivf->invlists->list_size(list);
     }
     built.copies = static_cast<double>(entries) / static_cast<double>(n);
-    built.bytes_per_vector = built.copies *
-            static_cast<double>(built.ivf->code_size + sizeof(idx_t));
-    if (codec.rerank > 0) {
-        built.bytes_per_vector += static_cast<double>(d * sizeof(float));
-    }
     return built;
 }
 

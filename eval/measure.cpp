@@ -11,8 +11,8 @@ namespace faiss_flash {
 
 namespace {
 
-constexpr size_t most_runs = 5;
-constexpr double enough_seconds = 0.25;
+constexpr size_t most_runs = 3;
+constexpr double enough_seconds = 0.15;
 
 struct Results {
     std::vector<idx_t> candidates; ///< (nq, r)

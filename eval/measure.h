@@ -16,8 +16,8 @@ struct Measurement {
 
 /** Search all queries at `nprobe` for k ≥ 10 results.
  *
- * Distances are counted during the first run. Short searches are repeated,
- * for a quarter of a second or five runs, for the sake of the time.
+ * Distances are counted during the first run. Searches that take less than
+ * 0.15 s are repeated, up to three runs, for the sake of the time.
  */
 Measurement measure(
         BuiltIndex& built,

@@ -121,6 +121,7 @@ Codec parse_codec(const std::string& text, double default_rerank) {
             throw refuse();
         }
     }
+    codec.storage = base;
     if (base == "flat") {
         codec.kind = Codec::Kind::flat;
     } else if (base == "sq8") {

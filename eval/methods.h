@@ -41,6 +41,8 @@ struct Codec {
     /// distance; 0: no re-ranking
     double rerank = 0;
     std::string name; ///< as it was asked for
+    /// the same without re-ranking: codecs with one storage share an index
+    std::string storage;
 };
 
 /// "flat", "sq8", "pqM", and each with "+rerank" (`default_rerank` candidates

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <map>
+#include <set>
 #include <stdexcept>
 
 #include <omp.h>
@@ -71,6 +72,7 @@ class Sweep {
         options.em_niter = arguments_.em_niter;
         options.em_tolerance = arguments_.em_tolerance;
         options.max_points_per_centroid = arguments_.max_points_per_centroid;
+        options.code_train_rows = arguments_.code_train_rows;
         options.seed = seed;
         options.engine = arguments_.engine;
         return options;
@@ -97,41 +99,54 @@ class Sweep {
                         trained[trainer].passes);
                 std::fflush(stdout);
             }
+            run_method(method, options, trained[trainer]);
+        }
+    }
+
+    /// One index per storage, measured with each codec that uses it.
+    void run_method(
+            const Method& method,
+            const TrainingOptions& options,
+            TrainedQuantizer& trained) {
+        const AssignmentPolicy policy =
+                make_policy(method.rule, arguments_.policy);
+        std::set<std::string> done;
+        for (const Codec& storage : plan_.codecs) {
+            if (!done.insert(storage.storage).second) {
+                continue;
+            }
+            BuiltIndex built = build_index(
+                    method,
+                    policy,
+                    storage,
+                    options,
+                    trained,
+                    task_.n,
+                    task_.d,
+                    task_.base.data());
             for (const Codec& codec : plan_.codecs) {
-                run_index(method, codec, options, trained[trainer]);
+                if (codec.storage != storage.storage) {
+                    continue;
+                }
+                CurveRow row = row_for(method, policy, codec, options);
+                row.copies = built.copies;
+                row.bytes_per_vector = built.bytes_per_vector(codec);
+                row.train_s = trained.seconds + built.code_train_s;
+                row.add_s = built.add_s;
+                run_curve(built, codec, row);
             }
         }
     }
 
-    void run_index(
-            const Method& method,
-            const Codec& codec,
-            const TrainingOptions& options,
-            const TrainedQuantizer& trained) {
-        const AssignmentPolicy policy =
-                make_policy(method.rule, arguments_.policy);
-        BuiltIndex built = build_index(
-                method,
-                policy,
-                codec,
-                options,
-                trained,
-                task_.n,
-                task_.d,
-                task_.base.data());
-
-        CurveRow row = row_for(method, policy, codec, options);
-        row.copies = built.copies;
-        row.bytes_per_vector = built.bytes_per_vector;
-        row.train_s = trained.seconds + built.code_train_s;
-        row.add_s = built.add_s;
-
+    /// Measure every nprobe; `row` has everything that does not depend on
+    /// it.
+    void run_curve(BuiltIndex& built, const Codec& codec, CurveRow row) {
         const bool automatic = arguments_.nprobe.empty();
         const std::vector<size_t> probes = automatic
-                ? automatic_nprobe(options.nlist)
+                ? automatic_nprobe(row.nlist)
                 : arguments_.nprobe;
         ProgressBar progress(
-                "searching " + method.name() + " " + codec.name,
+                "searching " + row.method() + " " + codec.name,
                 static_cast<double>(probes.size()));
         double best = 0;
         size_t points = 0;
@@ -156,13 +171,15 @@ class Sweep {
                 break;
             }
         }
+        // The list may end early, the bar should not look as if it had.
+        progress.update(static_cast<double>(probes.size()));
         progress.finish();
         std::printf(
-                "%s, codec %s, seed %d: %.2f copies, %zu points, recall up "
+                "%s, codec %s, seed %zu: %.2f copies, %zu points, recall up "
                 "to %.3f\n",
-                method.name().c_str(),
+                row.method().c_str(),
                 codec.name.c_str(),
-                options.seed,
+                row.seed,
                 built.copies,
                 points,
                 best);
@@ -218,6 +235,10 @@ class Sweep {
         if (!method.stock && method.rule != AssignmentRule::nearest) {
             all += ";" + policy_params(policy);
         }
+        if (codec.kind != Codec::Kind::flat && options.code_train_rows > 0) {
+            all += ";code_train_rows=" +
+                    std::to_string(options.code_train_rows);
+        }
         if (codec.rerank > 0) {
             std::snprintf(text, sizeof(text), ";rerank=%g", codec.rerank);
             all += text;
@@ -241,6 +262,12 @@ SweepPlan plan_sweep(const Arguments& arguments, const LoadedTask& loaded) {
     for (const std::string& text : arguments.codecs) {
         plan.codecs.push_back(parse_codec(text, arguments.rerank));
         check_codec(plan.codecs.back(), task);
+    }
+    if (arguments.code_train_rows > task.n) {
+        throw std::invalid_argument(
+                "--code-train-rows " +
+                std::to_string(arguments.code_train_rows) + ": there are " +
+                std::to_string(task.n) + " vectors");
     }
     if (arguments.metric == "ip") {
         if (!loaded.angular) {

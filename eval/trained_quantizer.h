@@ -1,7 +1,10 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
+
+#include <faiss/impl/ProductQuantizer.h>
 
 #include <eval/methods.h>
 
@@ -16,8 +19,15 @@ struct TrainingOptions {
     int em_niter = 90;
     double em_tolerance = 1e-4;
     int max_points_per_centroid = 256;
+    size_t code_train_rows = 0; ///< of PQ and SQ; 0: all
     int seed = 1234;
     std::string engine = "auto";
+};
+
+/// A product quantizer and what its training took.
+struct TrainedPQ {
+    faiss::ProductQuantizer pq;
+    double seconds = 0;
 };
 
 /// Trained centroids, which every policy and codec of a trainer shares.
@@ -27,6 +37,8 @@ struct TrainedQuantizer {
     std::vector<float> variances, mixing_weights;
     double seconds = 0;
     int passes = 0; ///< over the training vectors that were really run
+    /// by storage name, filled as they are trained; see build_index()
+    std::map<std::string, TrainedPQ> product_quantizers;
 };
 
 /// Run the method's trainer (its rule does not matter) on x (n, d), with a

@@ -1,0 +1,356 @@
+// flash_bench_cuda: k-means on a CUDA device, stage by stage.
+//
+// For each shape: one Lloyd iteration on the device (centroid preparation,
+// assignment with its re-check, update) by CUDA events, medians after
+// warm-up, and the labels checked in double precision on the device.
+
+#include <cuda_runtime.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include <faiss_flash/cuda/assigner.cuh>
+#include <faiss_flash/engine/engine.h>
+
+using namespace faiss_flash;
+using nlohmann::json;
+
+namespace {
+
+__device__ uint32_t mix(uint64_t z) {
+    z = (z + 0x9e3779b97f4a7c15ULL) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+    return z >> 32;
+}
+
+/// Standard normal values (Box–Muller on a counter hash).
+__global__ void randn_kernel(float* x, int64_t count, uint64_t seed) {
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+         i < count;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        const float u = (mix(seed + 2 * i) + 1.0f) * 0x1p-32f;
+        const float v = mix(seed + 2 * i + 1) * 0x1p-32f;
+        x[i] = sqrtf(-2 * logf(u)) * cospif(2 * v);
+    }
+}
+
+/// Rows of 8-bit integers, repeated as often as needed.
+__global__ void repeat_kernel(
+        float* x,
+        int64_t n,
+        int d,
+        const uint8_t* rows,
+        int64_t n_rows) {
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+         i < n * d;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        x[i] = rows[i / d % n_rows * d + i % d];
+    }
+}
+
+/// Counts rows whose label is worse than the best in double precision by
+/// more than 2⁻²²·(‖x‖² + ‖c‖²). One warp a row.
+__global__ void check_kernel(
+        int64_t n,
+        int64_t stride,
+        int k,
+        int d,
+        const float* x,
+        const float* c,
+        const uint32_t* labels,
+        unsigned long long* wrong) {
+    const int64_t row =
+            ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32 * stride;
+    if (row >= n) {
+        return;
+    }
+    const int lane = threadIdx.x % 32;
+    double best = INFINITY, chosen = 0, norms = 0;
+    for (int j = lane; j < k; j += 32) {
+        double dist = 0, sum = 0;
+        for (int e = 0; e < d; e++) {
+            const double a = x[row * d + e], b = c[(int64_t)j * d + e];
+            dist += (a - b) * (a - b);
+            sum += a * a + b * b;
+        }
+        best = fmin(best, dist);
+        if (j == (int)labels[row]) {
+            chosen = dist;
+            norms = sum;
+        }
+    }
+    for (int step = 16; step > 0; step /= 2) {
+        best = fmin(best, __shfl_xor_sync(0xffffffff, best, step));
+        chosen += __shfl_xor_sync(0xffffffff, chosen, step);
+        norms += __shfl_xor_sync(0xffffffff, norms, step);
+    }
+    if (lane == 0 && chosen - best > 0x1p-22 * norms) {
+        atomicAdd(wrong, 1ull);
+    }
+}
+
+double median_ms(
+        int repeats,
+        cudaStream_t stream,
+        const std::function<void()>& work) {
+    cudaEvent_t start, stop;
+    FAISS_FLASH_CUDA_CHECK(cudaEventCreate(&start));
+    FAISS_FLASH_CUDA_CHECK(cudaEventCreate(&stop));
+    std::vector<float> ms(repeats);
+    for (int i = -3; i < repeats; i++) {
+        FAISS_FLASH_CUDA_CHECK(cudaEventRecord(start, stream));
+        work();
+        FAISS_FLASH_CUDA_CHECK(cudaEventRecord(stop, stream));
+        FAISS_FLASH_CUDA_CHECK(cudaEventSynchronize(stop));
+        if (i >= 0) {
+            FAISS_FLASH_CUDA_CHECK(
+                    cudaEventElapsedTime(&ms[i], start, stop));
+        }
+    }
+    cudaEventDestroy(start);
+    cudaEventDestroy(stop);
+    std::sort(ms.begin(), ms.end());
+    return ms[repeats / 2];
+}
+
+struct Shape {
+    int64_t n;
+    int k, d;
+};
+
+template <class T>
+std::vector<T> fetch(const T* from, size_t count) {
+    std::vector<T> to(count);
+    FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
+            to.data(), from, count * sizeof(T), cudaMemcpyDeviceToHost));
+    return to;
+}
+
+json run_shape(
+        const Shape& shape,
+        const std::string& data,
+        const std::vector<uint8_t>& sift,
+        int repeats,
+        int iterations) {
+    const int64_t n = shape.n;
+    const int k = shape.k, d = shape.d;
+    size_t free_before = 0, total = 0;
+    FAISS_FLASH_CUDA_CHECK(cudaMemGetInfo(&free_before, &total));
+    const Stream own;
+    const cudaStream_t stream = own.get();
+    DeviceArray<float> x((size_t)n * d, stream);
+    if (data == "sift") {
+        DeviceArray<uint8_t> rows(sift.size(), stream);
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+                rows.get(),
+                sift.data(),
+                sift.size(),
+                cudaMemcpyHostToDevice,
+                stream));
+        repeat_kernel<<<2048, 256, 0, stream>>>(
+                x.get(), n, d, rows.get(), sift.size() / d);
+    } else {
+        randn_kernel<<<2048, 256, 0, stream>>>(x.get(), (int64_t)n * d, 1);
+    }
+    FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+
+    Model model;
+    model.k = k;
+    model.d = d;
+    model.means.resize((size_t)k * d);
+    for (int c = 0; c < k; c++) { // spread over the data
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
+                model.means.data() + (size_t)c * d,
+                x.get() + n / k * c * d,
+                d * sizeof(float),
+                cudaMemcpyDeviceToHost));
+    }
+
+    const DeviceInfo device = device_info();
+    DeviceCentroids centroids(k, d, choose_shift(model), stream);
+    DeviceRows rows(n, d, stream);
+    DeviceArray<uint32_t> n_unproved(1, stream);
+    const UpdatePlan plan = {n, update_block_rows(k), k, d};
+    DeviceArray<uint8_t> scratch(plan.scratch_bytes(), stream);
+    DeviceArray<double> sums((size_t)k * d + 3 * k, stream);
+    DeviceArray<int64_t> members(k, stream);
+    double* scalars = sums.get() + (size_t)k * d;
+    const DeviceStatistics stats = {
+            sums.get(), scalars, scalars + k, scalars + 2 * k, members.get()};
+
+    centroids.set(model, stream);
+    const double prepare_ms = median_ms(repeats, stream, [&] {
+        rows.prepare(n, x.get(), centroids.shift(), stream);
+    });
+    auto assign = [&] {
+        rows.assign(centroids, n_unproved.get(), device, stream);
+    };
+    auto do_update = [&] {
+        FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
+                sums.get(),
+                0,
+                ((size_t)k * d + 3 * k) * sizeof(double),
+                stream));
+        FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
+                members.get(), 0, k * sizeof(int64_t), stream));
+        FAISS_FLASH_CUDA_CHECK(update(
+                plan,
+                x.get(),
+                nullptr,
+                rows.labels(),
+                centroids.means(),
+                true,
+                stats,
+                scratch.get(),
+                stream));
+    };
+    // a few iterations: centroids as training meets them
+    for (int i = 0; i < iterations; i++) {
+        assign();
+        do_update();
+        FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+        const auto s = fetch(sums.get(), (size_t)k * d + k);
+        for (int c = 0; c < k; c++) {
+            const double count = s[(size_t)k * d + c];
+            for (int j = 0; j < d && count > 0; j++) {
+                model.means[(size_t)c * d + j] = s[(size_t)c * d + j] / count;
+            }
+        }
+        centroids.set(model, stream);
+    }
+    const double kernel_ms = median_ms(repeats, stream, [&] {
+        rows.assign_unchecked(centroids, n_unproved.get(), device, stream);
+    });
+    const double assign_ms = median_ms(repeats, stream, assign);
+    const double update_ms = median_ms(repeats, stream, do_update);
+    const double iteration_ms = median_ms(repeats, stream, [&] {
+        centroids.set(model, stream);
+        assign();
+        do_update();
+    });
+    size_t free_after = 0;
+    FAISS_FLASH_CUDA_CHECK(cudaMemGetInfo(&free_after, &total));
+
+    const int64_t checked = std::min<int64_t>(
+            n, std::max<int64_t>(1000, 4e11 / ((double)k * d)));
+    const int64_t stride = n / checked;
+    DeviceArray<unsigned long long> wrong(1, stream);
+    FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
+            wrong.get(), 0, sizeof(unsigned long long), stream));
+    check_kernel<<<(n / stride + 1) * 32 / 256 + 1, 256, 0, stream>>>(
+            n,
+            stride,
+            k,
+            d,
+            x.get(),
+            centroids.means(),
+            rows.labels(),
+            wrong.get());
+    FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+
+    const double unproved = fetch(n_unproved.get(), 1)[0];
+    const double tflop = 2e-12 * n * k * d;
+    json row = {
+            {"data", data},
+            {"n", n},
+            {"k", k},
+            {"d", d},
+            {"prepare_ms", prepare_ms},
+            {"assign_kernel_ms", kernel_ms},
+            {"assign_ms", assign_ms},
+            {"update_ms", update_ms},
+            {"iteration_ms", iteration_ms},
+            {"assign_tflops", tflop / kernel_ms * 1e3},
+            {"rechecked", unproved / n},
+            {"labels_checked", n / stride},
+            {"wrong_labels", fetch(wrong.get(), 1)[0]},
+            {"device_bytes", free_before - free_after}};
+    fprintf(stderr,
+            "%-5s %9lld %6d %4d | iteration %8.3f ms | assign %8.3f (kernel "
+            "%8.3f, %5.0f TFLOP/s) | update %7.3f | prepare %7.3f | rechecked "
+            "%5.2f %% | wrong %lld of %lld\n",
+            data.c_str(),
+            (long long)n,
+            k,
+            d,
+            iteration_ms,
+            assign_ms,
+            kernel_ms,
+            tflop / kernel_ms * 1e3,
+            update_ms,
+            prepare_ms,
+            100 * unproved / n,
+            (long long)row["wrong_labels"],
+            (long long)(n / stride));
+    return row;
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    std::string json_path, sift_path;
+    int repeats = 11, iterations = 10;
+    std::vector<std::string> shapes = {
+            "1000000,1024,128",
+            "1000000,4096,128",
+            "8000000,1024,128",
+            "10000000,1024,96",
+            "1000000,65536,128",
+            "1000000,65536,512",
+            "1000000,1024,768",
+            "262144,256,128"};
+    CLI::App app{"Stages of a k-means iteration on the current CUDA device"};
+    app.add_option("--json", json_path, "also write the rows to this file");
+    app.add_option("--sift", sift_path, "raw 8-bit rows of 128 (real data)");
+    app.add_option("--shape", shapes, "n,k,d (may be repeated)");
+    app.add_option("--repeats", repeats, "timed runs, the median is kept");
+    app.add_option("--iterations", iterations, "training before timing");
+    CLI11_PARSE(app, argc, argv);
+
+    try {
+        std::vector<uint8_t> sift;
+        if (!sift_path.empty()) {
+            std::ifstream in(sift_path, std::ios::binary);
+            sift.assign(std::istreambuf_iterator<char>(in), {});
+            FAISS_THROW_IF_NOT_FMT(
+                    sift.size() >= 128, "cannot read %s", sift_path.c_str());
+        }
+        json rows = json::array();
+        for (const std::string& text : shapes) {
+            long long n;
+            int k, d;
+            FAISS_THROW_IF_NOT_FMT(
+                    sscanf(text.c_str(), "%lld,%d,%d", &n, &k, &d) == 3,
+                    "--shape %s is not n,k,d",
+                    text.c_str());
+            rows.push_back(
+                    run_shape({n, k, d}, "randn", sift, repeats, iterations));
+            if (!sift.empty() && d == 128) {
+                rows.push_back(run_shape(
+                        {n, k, d}, "sift", sift, repeats, iterations));
+            }
+        }
+        if (!json_path.empty()) {
+            cudaDeviceProp properties;
+            FAISS_FLASH_CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
+            std::ofstream(json_path)
+                    << json{{"device", properties.name},
+                            {"cuda", CUDART_VERSION},
+                            {"rows", rows}}
+                               .dump(1)
+                    << "\n";
+        }
+    } catch (const std::exception& e) {
+        fprintf(stderr, "flash_bench_cuda: %s\n", e.what());
+        return 2;
+    }
+    return 0;
+}

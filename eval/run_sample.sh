@@ -27,14 +27,8 @@ sample=$root/datasets/wallsift-128-euclidean.hdf5
 
 "$root/scripts/setup.sh" flash_eval
 
-step "Comparing (about a minute)"
-"$root/build/release/eval/flash_eval" \
-    --dataset "$sample" \
-    --nlist 256 \
-    --methods faiss,kmeans+nearest,gmm+nearest,gmm+responsibility,gmm+air \
-    --nprobe 1,2,3,4,6,8,12,16,24,32,48,64 \
-    --codec flat \
-    --seeds 2 \
+step "Comparing (a minute or two)"
+"$root/build/release/eval/flash_eval" --preset sample --dataset "$sample" \
     --out "$out" </dev/null || fail "the comparison failed, see above."
 
 step "Drawing"

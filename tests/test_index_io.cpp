@@ -86,6 +86,28 @@ void check_unreadable(
             [&] { delete faiss_flash::read_index(path.c_str()); }, all);
 }
 
+/// FAISS's part and the payload of a sealed file.
+struct Parts {
+    std::string stock, payload;
+};
+
+Parts written_parts(const faiss::Index& index, const std::string& path) {
+    faiss_flash::write_index(&index, path.c_str());
+    SealedReader reader(path);
+    Parts parts{"", reader.payload()};
+    char byte;
+    while (reader(&byte, 1, 1) == 1) {
+        parts.stock += byte;
+    }
+    return parts;
+}
+
+void seal(const std::string& path, const Parts& parts) {
+    SealedWriter writer(path);
+    writer(parts.stock.data(), 1, parts.stock.size());
+    writer.commit(parts.payload);
+}
+
 /// Runs `child` in another process; returns its wait status.
 template <class Fn>
 int in_child(Fn&& child) {
@@ -321,29 +343,15 @@ TEST_CASE("a sealed file whose content is wrong") {
     Folder folder;
     faiss::IndexFlatL2 quantizer(d);
     Flash flash = make_index(Codec::flat, &quantizer);
-    faiss_flash::write_index(flash.ivf.get(), folder.file().c_str());
-    std::string stock, payload;
-    {
-        SealedReader reader(folder.file());
-        payload = reader.payload();
-        char byte;
-        while (reader(&byte, 1, 1) == 1) {
-            stock += byte;
-        }
-    }
+    const Parts parts = written_parts(*flash.ivf, folder.file());
     const std::string made = folder.file("made");
-    auto seal = [&](const std::string& part, const std::string& trailer) {
-        SealedWriter writer(made);
-        writer(part.data(), 1, part.size());
-        writer.commit(trailer);
-    };
     auto replaced = [&](const std::string& from, const std::string& to) {
-        std::string changed = payload;
+        std::string changed = parts.payload;
         const size_t at = changed.find(from);
         REQUIRE(at != std::string::npos);
         return changed.replace(at, from.size(), to);
     };
-    seal(stock, payload);
+    seal(made, parts);
     CHECK_NOTHROW(read_as<IndexIVFFlatFlash>(made));
 
     for (const std::string& trailer :
@@ -363,20 +371,34 @@ TEST_CASE("a sealed file whose content is wrong") {
           replaced("\"variances\":[", "\"variances\":[1.0,"),
           replaced("\"mixing_weights\":[", "\"mixing_weights\":[null,"),
           replaced("\"max_lists\":2", "\"max_lists\":\"two\"")}) {
-        seal(stock, trailer);
+        seal(made, {parts.stock, trailer});
         INFO(trailer.substr(0, 200));
         check_unreadable(made);
     }
-    seal(stock.substr(0, stock.size() - 10), payload);
-    check_unreadable(made);
-    seal(stock + "0123456789", payload);
+    seal(made, {parts.stock + "0123456789", parts.payload});
     check_unreadable(made, {"left"});
-    seal("", payload);
-    check_unreadable(made);
-    std::string other_kind = stock;
+}
+
+// FAISS 1.7.3 leaks what it has read when it throws: not for the leak checker.
+TEST_CASE("a sealed file whose FAISS part is wrong", "[slow]") {
+    Folder folder;
+    faiss::IndexFlatL2 quantizer(d);
+    Flash flash = make_index(Codec::flat, &quantizer);
+    const Parts parts = written_parts(*flash.ivf, folder.file());
+    const std::string made = folder.file("made");
+    std::string other_kind = parts.stock;
     memcpy(&other_kind[0], "IxF2", 4);
-    seal(other_kind, payload);
-    check_unreadable(made);
+    std::string other_class = parts.stock;
+    memcpy(&other_class[0], "IwPQ", 4);
+    for (const std::string& part :
+         {std::string(),
+          parts.stock.substr(0, 3),
+          parts.stock.substr(0, parts.stock.size() - 10),
+          other_kind,
+          other_class}) {
+        seal(made, {part, parts.payload});
+        check_unreadable(made);
+    }
 }
 
 // Sanitizers end the program where malloc would return a null pointer.
@@ -384,16 +406,8 @@ TEST_CASE("hostile sizes inside FAISS's part", "[slow]") {
     Folder folder;
     faiss::IndexFlatL2 quantizer(d);
     Flash flash = make_index(Codec::flat, &quantizer);
-    faiss_flash::write_index(flash.ivf.get(), folder.file().c_str());
-    std::string stock, payload;
-    {
-        SealedReader reader(folder.file());
-        payload = reader.payload();
-        char byte;
-        while (reader(&byte, 1, 1) == 1) {
-            stock += byte;
-        }
-    }
+    const Parts parts = written_parts(*flash.ivf, folder.file());
+    const std::string& stock = parts.stock;
     // every 8-byte number that says how many vectors, lists or bytes follow
     std::set<uint64_t> sizes = {
             nlist, nb, 2 * nb, d * sizeof(float), nlist * d};
@@ -413,11 +427,7 @@ TEST_CASE("hostile sizes inside FAISS's part", "[slow]") {
                                  std::numeric_limits<uint64_t>::max()}) {
             std::string changed = stock;
             memcpy(&changed[i], &hostile, 8);
-            {
-                SealedWriter writer(folder.file("made"));
-                writer(changed.data(), 1, changed.size());
-                writer.commit(payload);
-            }
+            seal(folder.file("made"), {changed, parts.payload});
             INFO("offset " << i << " value " << hostile);
             // whatever happens, it is an exception and not the end; numbers
             // that are ids or code bytes by chance do no harm

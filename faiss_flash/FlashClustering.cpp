@@ -1,5 +1,6 @@
 #include <faiss_flash/FlashClustering.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cinttypes>
 #include <cmath>
@@ -15,10 +16,10 @@ namespace faiss_flash {
 
 namespace {
 
-/// FAISS: negative seeds ask for one from the clock.
-int64_t resolve_seed(int seed) {
-    if (seed >= 0) {
-        return seed;
+/// FAISS: negative seeds ask for one from the clock, in newer versions.
+int64_t resolve_seed(const faiss::ClusteringParameters& cp) {
+    if (cp.seed >= 0 || !clustering_extras(cp).clock_seed) {
+        return cp.seed;
     }
     return std::chrono::high_resolution_clock::now().time_since_epoch().count();
 }
@@ -218,13 +219,21 @@ std::unique_ptr<VectorSource> FlashClustering::make_source(
                    most,
                    (int64_t)n);
         }
-        return subset_source(
-                std::move(source),
-                subsample_rows(
-                        n,
-                        most,
-                        clustering_extras(*this).use_faster_subsampling,
-                        resolved_seed));
+        std::vector<int64_t> rows = subsample_rows(
+                n,
+                most,
+                clustering_extras(*this).use_faster_subsampling,
+                resolved_seed);
+        FAISS_THROW_IF_NOT_FMT(
+                !weights ||
+                        std::any_of(
+                                rows.begin(),
+                                rows.end(),
+                                [&](int64_t i) { return weights[i] > 0; }),
+                "%s: all weights of the %zd sampled vectors are 0",
+                class_name(),
+                most);
+        return subset_source(std::move(source), std::move(rows));
     }
     if (n < (idx_t)k * min_points_per_centroid) {
         fprintf(stderr,
@@ -290,7 +299,7 @@ void FlashClustering::train_encoded(
         const float* weights) {
     check_arguments(n, x, codec, index, weights);
     const Engine& chosen = get_engine(engine);
-    const int64_t resolved_seed = resolve_seed(seed);
+    const int64_t resolved_seed = resolve_seed(*this);
     const std::unique_ptr<VectorSource> source =
             make_source(n, x, codec, weights, resolved_seed);
     const TrainingPlan plan =

@@ -28,6 +28,17 @@ FAISS_FLASH_COPY_FIELD(early_stop_threshold)
 
 #undef FAISS_FLASH_COPY_FIELD
 
+// Came with use_faster_subsampling.
+template <class P>
+auto has_clock_seed(const P& cp, int)
+        -> decltype((void)cp.use_faster_subsampling, bool()) {
+    return true;
+}
+template <class P>
+bool has_clock_seed(const P&, long) {
+    return false;
+}
+
 } // namespace
 
 ClusteringExtras clustering_extras(const faiss::ClusteringParameters& cp) {
@@ -35,6 +46,7 @@ ClusteringExtras clustering_extras(const faiss::ClusteringParameters& cp) {
     copy_check_input_data_for_NaNs(cp, extras, 0);
     copy_use_faster_subsampling(cp, extras, 0);
     copy_early_stop_threshold(cp, extras, 0);
+    extras.clock_seed = has_clock_seed(cp, 0);
 #if FAISS_FLASH_HAS_SEEDED_INIT
     extras.seeded_init = cp.init_method != faiss::ClusteringInitMethod::RANDOM;
 #endif

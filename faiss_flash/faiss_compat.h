@@ -70,6 +70,9 @@ using idx_t = faiss::Index::idx_t;
 struct ClusteringExtras {
     bool check_input_data_for_NaNs = true;
     bool use_faster_subsampling = false;
+    /// true if a negative seed asks for one from the clock; older versions
+    /// take it as it is
+    bool clock_seed = false;
     /// relative change of the objective at which training stops; negative:
     /// never (1.7.3 has no early stop, newer versions stop at no change)
     double early_stop_threshold = -1;

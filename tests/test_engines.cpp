@@ -339,6 +339,15 @@ std::vector<Problem> awkward_problems() {
         centroids.x.assign(rows.x.begin(), rows.x.begin() + k * d);
         add("vectors on their centroids", rows, centroids, 1);
 
+        rows = normal_rows(n, d, 92);
+        centroids = normal_rows(k, d, 93);
+        for (size_t c = 0; c < k; c += 4) {
+            for (size_t j = 0; j < d; j++) {
+                centroids.x[c * d + j] += 3e5f;
+            }
+        }
+        add("a quarter of the centroids far away", rows, centroids, 1);
+
         add(
                 "small integers",
                 [&] {

@@ -32,14 +32,17 @@ double imbalance(const std::vector<int64_t>& members) {
 /// One attempt (`redo`) of the training: its model and the loop over passes.
 class Attempt {
    public:
-    Attempt(const TrainingPlan& plan, const VectorSource& source, int redo)
+    Attempt(const TrainingPlan& plan,
+            const VectorSource& source,
+            const std::vector<float>& given,
+            int redo)
             : plan_(plan),
               redo_(redo) {
         model.k = plan.k;
         model.d = source.d();
         model.metric = plan.metric;
-        model.means = plan.given;
-        n_given_ = plan.given.size() / model.d;
+        model.means = given;
+        n_given_ = given.size() / model.d;
         n_frozen_ = plan.freeze_given ? n_given_ : 0;
         model.means.resize(model.k * model.d);
         if (plan.init) {
@@ -188,15 +191,19 @@ TrainingResult train(
         const Engine& engine,
         const VectorSource& source) {
     const auto start = Clock::now();
-    const std::unique_ptr<TrainingSet> data = 
+    const std::unique_ptr<TrainingSet> data =
             engine.open(source, plan.engine_options);
 
     TrainingResult kept;
     double kept_score = 0;
     std::vector<PassReport> reports;
+    std::vector<float> given = plan.given;
     for (int redo = 0; redo < plan.nredo; redo++) {
-        Attempt attempt(plan, source, redo);
+        Attempt attempt(plan, source, given, redo);
         attempt.run(*data, start, reports);
+        // FAISS: the next attempt goes on from what became of them
+        const std::vector<float>& means = attempt.model.means;
+        given.assign(means.begin(), means.begin() + given.size());
         if (redo == 0 || attempt.score > kept_score) {
             kept_score = attempt.score;
             kept.model = std::move(attempt.model);

@@ -36,7 +36,9 @@ struct TrainingPlan {
     int64_t seed = 1234; ///< FAISS's seed, already resolved
     bool spherical = false;
     bool int_centroids = false;
-    /// centroids given by the caller, (n_given, d); the rest is initialised
+    /// centroids given by the caller, (n_given, d); the rest is initialised.
+    /// As in FAISS, attempts after the first take up these where the attempt
+    /// before left them.
     std::vector<float> given;
     bool freeze_given = false;
     /// stop hard passes when the objective's relative change is at most

@@ -12,7 +12,14 @@ namespace faiss_flash {
 void update_centroids(const Statistics& stats, size_t n_frozen, Model& model) {
     const size_t d = model.d;
     for (size_t c = n_frozen; c < model.k; c++) {
-        const double scale = stats.counts[c] > 0 ? 1 / stats.counts[c] : 0;
+        // 1/count is rounded like FAISS's: where the sums are exact, as of
+        // whole numbers, the centroids are FAISS's
+        const double count = stats.counts[c];
+        const float rounded = float(1 / count);
+        double scale = std::isnormal(rounded) ? rounded : 1 / count;
+        if (count <= 0) {
+            scale = 0;
+        }
         for (size_t j = 0; j < d; j++) {
             model.means[c * d + j] = stats.sums[c * d + j] * scale;
         }
@@ -22,23 +29,20 @@ void update_centroids(const Statistics& stats, size_t n_frozen, Model& model) {
 namespace {
 
 /// FAISS's random pick of the cluster to split: walk over the clusters,
-/// stopping at each with probability (size − 1) / (n − k).
+/// stopping at each with probability (size − 1) / (n − k). FAISS walks for
+/// ever if no size exceeds 1, and for hours if none does by much (small
+/// weights); here the walk ends with `steps_left` and at the largest cluster.
 size_t pick_cluster(
         int64_t n,
         size_t n_frozen,
         const std::vector<float>& sizes,
-        faiss::RandomGenerator& rng) {
+        faiss::RandomGenerator& rng,
+        size_t& steps_left) {
     const size_t k = sizes.size() - n_frozen;
     const float* size = sizes.data() + n_frozen;
     const size_t largest = std::max_element(size, size + k) - size;
-    // FAISS walks for ever if no size exceeds 1; otherwise the largest
-    // cluster is met once a round, so this many rounds fail with
-    // probability below exp(-1000) or so unless its probability is tiny
-    const float p_largest = (size[largest] - 1.0) / (float)(n - k);
-    if (p_largest > 0) {
-        const size_t rounds = std::min(1e6f, 1000 / p_largest + 1);
-        for (size_t step = 0; step < rounds * k; step++) {
-            const size_t c = step % k;
+    if (size[largest] > 1) {
+        for (size_t c = 0; steps_left > 0; c = (c + 1) % k, steps_left--) {
             const float p = (size[c] - 1.0) / (float)(n - k);
             if (rng.rand_float() < p) {
                 return n_frozen + c;
@@ -58,12 +62,13 @@ int split_empty_clusters(
     const size_t d = model.d;
     const float eps = 1 / 1024.;
     faiss::RandomGenerator rng(1234);
+    size_t steps_left = size_t(1) << 27; // about half a second
     int nsplit = 0;
     for (size_t empty = n_frozen; empty < model.k; empty++) {
         if (sizes[empty] != 0) {
             continue;
         }
-        const size_t full = pick_cluster(n, n_frozen, sizes, rng);
+        const size_t full = pick_cluster(n, n_frozen, sizes, rng, steps_left);
         float* a = model.means.data() + empty * d;
         float* b = model.means.data() + full * d;
         for (size_t j = 0; j < d; j++) {

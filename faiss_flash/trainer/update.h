@@ -14,8 +14,9 @@ void update_centroids(const Statistics& stats, size_t n_frozen, Model& model);
 
 /// FAISS's treatment of empty clusters: each takes half of a cluster picked
 /// at random in proportion to its size, both moved apart by a factor
-/// 1 ± 1/1024. `sizes` (k) are updated. Where no pick is possible (all
-/// sizes ≤ 1) the largest cluster is split. Returns the number of splits.
+/// 1 ± 1/1024. `sizes` (k) are updated. Where a pick is impossible (all
+/// sizes ≤ 1) or would take very long (small weights) the largest cluster is
+/// split. Returns the number of splits.
 /// Source: faiss/Clustering.cpp, split_clusters.
 int split_empty_clusters(
         int64_t n,

@@ -4,17 +4,14 @@
 #include <cinttypes>
 #include <cstdio>
 #include <memory>
+#include <utility>
 
-#include <faiss/IndexFlat.h>
-
-#include <faiss_flash/MixtureQuantizer.h>
 #include <faiss_flash/check_input.h>
+#include <faiss_flash/coarse_training.h>
 #include <faiss_flash/counting_scanner.h>
 #include <faiss_flash/engine/engine.h>
 #include <faiss_flash/list_transaction.h>
 #include <faiss_flash/quantizer_restore.h>
-#include <faiss_flash/trainer/source.h>
-#include <faiss_flash/trainer/update.h>
 
 namespace faiss_flash {
 
@@ -34,8 +31,7 @@ Trainer trainer_by_name(const std::string& name) {
             return trainer;
         }
     }
-    FAISS_THROW_FMT(
-            "trainer '%s' is not one of: kmeans, gmm", name.c_str());
+    FAISS_THROW_FMT("trainer '%s' is not one of: kmeans, gmm", name.c_str());
 }
 
 void SearchCounters::reset() {
@@ -150,161 +146,27 @@ void IVFFlash<Base>::train(idx_t n, const float* x) {
     check_vectors("train", n, 1, x);
     check_finite("train", n, this->d, x);
 
-    const std::vector<float> old_variances = variances;
-    const std::vector<float> old_weights = mixing_weights;
-    const faiss::Index& quantizer = *this->quantizer;
-    const bool ready = quantizer.is_trained &&
-            quantizer.ntotal == (idx_t)this->nlist;
+    const bool ready = quantizer_is_ready(*this);
     std::unique_ptr<QuantizerRestore> restore;
+    ListMixture mixture{variances, mixing_weights};
     if (!ready) {
         restore = std::make_unique<QuantizerRestore>(*this->quantizer);
+        mixture = train_coarse_quantizer(*this, *this, n, x);
     }
-    try {
-        if (!ready) {
-            train_quantizer(n, x);
-        }
-        take_mixture(n, x);
-        // finds the quantizer ready and goes on with the encoder
-        Base::train(n, x);
-    } catch (...) {
-        variances = old_variances;
-        mixing_weights = old_weights;
-        throw;
-    }
+    complete_mixture(*this, *this, n, x, mixture);
+    // finds the quantizer ready and goes on with the encoder
+    Base::train(n, x);
+
+    variances = std::move(mixture.variances);
+    mixing_weights = std::move(mixture.mixing_weights);
     if (restore) {
         restore->keep();
     }
 }
 
 template <class Base>
-void IVFFlash<Base>::train_quantizer(idx_t n, const float* x) {
-    faiss::Index& quantizer = *this->quantizer;
-    const int alone = this->quantizer_trains_alone;
-    variances.clear();
-    mixing_weights.clear();
-    if (this->verbose) {
-        printf("Training the coarse quantizer (%s) on %" PRId64
-               " vectors in %dD\n",
-               alone == 1 ? "by itself" : to_string(trainer),
-               (int64_t)n,
-               this->d);
-    }
-    if (alone == 1) {
-        quantizer.train(n, x);
-        FAISS_THROW_IF_NOT_FMT(
-                quantizer.ntotal == (idx_t)this->nlist,
-                "the quantizer trained itself to %" PRId64
-                " centroids, should be nlist = %zd",
-                (int64_t)quantizer.ntotal,
-                this->nlist);
-        return;
-    }
-    FAISS_THROW_IF_NOT_FMT(
-            alone == 0 || alone == 2,
-            "quantizer_trains_alone = %d should be 0, 1 or 2",
-            alone);
-    // as in FAISS, where spherical makes L2 and inner product equivalent
-    FAISS_THROW_IF_NOT_MSG(
-            alone == 0 || this->metric_type == faiss::METRIC_L2 ||
-                    this->cp.spherical,
-            "quantizer_trains_alone = 2 with METRIC_INNER_PRODUCT should "
-            "have cp.spherical set");
-
-    std::unique_ptr<FlashClustering> clustering;
-    if (trainer == Trainer::gmm) {
-        clustering = std::make_unique<GMMClustering>(
-                this->d, this->nlist, this->cp, gmm);
-    } else {
-        clustering = std::make_unique<FlashClustering>(
-                this->d, this->nlist, this->cp);
-    }
-    clustering->engine = engine;
-    faiss::IndexFlat flat(
-            this->d, alone == 2 ? faiss::METRIC_L2 : quantizer.metric_type);
-    clustering->train(
-            n,
-            x,
-            this->clustering_index ? *this->clustering_index : flat);
-
-    const float* centroids = clustering->centroids.data();
-    quantizer.reset();
-    if (!quantizer.is_trained) {
-        quantizer.train(this->nlist, centroids);
-    }
-    quantizer.add(this->nlist, centroids);
-    quantizer.is_trained = true;
-    variances = std::move(clustering->variances);
-    mixing_weights = std::move(clustering->mixing_weights);
-}
-
-/// `variances` and `mixing_weights` in agreement with the quantizer.
-template <class Base>
-void IVFFlash<Base>::take_mixture(idx_t n, const float* x) {
-    auto* mixture = dynamic_cast<MixtureQuantizer*>(this->quantizer);
-    if (mixture && mixture->is_mixture()) {
-        variances = mixture->variances;
-        mixing_weights = mixture->mixing_weights;
-        return;
-    }
-    const bool known = variances.size() == this->nlist &&
-            mixing_weights.size() == this->nlist;
-    if (!known && policy.rule == AssignmentRule::responsibility) {
-        Model centroids = model();
-        centroids.metric = Metric::l2;
-        auto source = array_source(n, this->d, x, nullptr);
-        const size_t most = 256 * this->nlist;
-        if ((size_t)n > most) {
-            std::vector<int64_t> rows(most);
-            for (size_t i = 0; i < most; i++) {
-                rows[i] = (double)i * n / most;
-            }
-            source = subset_source(std::move(source), std::move(rows));
-        }
-        if (this->verbose) {
-            printf("Estimating the variance of %zd given centroids from "
-                   "%zd vectors\n",
-                   this->nlist,
-                   source->n());
-        }
-        Statistics stats;
-        get_engine(engine).open(*source)->accumulate(
-                centroids, Pass::hard, stats);
-        mixture_from_clusters(stats, centroids);
-        variances = std::move(centroids.variances);
-        mixing_weights = std::move(centroids.weights);
-    }
-    if (mixture && variances.size() == this->nlist) {
-        mixture->set_mixture(variances, mixing_weights);
-    }
-}
-
-template <class Base>
 Model IVFFlash<Base>::model() const {
-    const faiss::Index& quantizer = *this->quantizer;
-    FAISS_THROW_IF_NOT_FMT(
-            quantizer.ntotal == (idx_t)this->nlist,
-            "the quantizer holds %" PRId64
-            " centroids, should be nlist = %zd; call train()",
-            (int64_t)quantizer.ntotal,
-            this->nlist);
-    Model model;
-    model.k = this->nlist;
-    model.d = this->d;
-    model.metric = quantizer.metric_type == faiss::METRIC_INNER_PRODUCT
-            ? Metric::inner_product
-            : Metric::l2;
-    model.means.resize(model.k * model.d);
-    quantizer.reconstruct_n(0, model.k, model.means.data());
-    auto* mixture = dynamic_cast<const MixtureQuantizer*>(this->quantizer);
-    if (mixture && mixture->is_mixture()) {
-        model.variances = mixture->variances;
-        model.weights = mixture->mixing_weights;
-    } else if (
-            variances.size() == model.k && mixing_weights.size() == model.k) {
-        model.variances = variances;
-        model.weights = mixing_weights;
-    }
-    return model;
+    return coarse_model(*this, variances, mixing_weights);
 }
 
 /*************************************************************
@@ -312,10 +174,7 @@ Model IVFFlash<Base>::model() const {
  *************************************************************/
 
 template <class Base>
-void IVFFlash<Base>::add_with_ids(
-        idx_t n,
-        const float* x,
-        const idx_t* xids) {
+void IVFFlash<Base>::add_with_ids(idx_t n, const float* x, const idx_t* xids) {
     check_metric();
     FAISS_THROW_IF_NOT_MSG(
             this->is_trained, "add: the index is not trained; call train()");
@@ -330,8 +189,7 @@ void IVFFlash<Base>::add_with_ids(
     const size_t m = policy.list_limit();
     // rows in flight, which bounds the memory for copies and codes: at most
     // 32768 entries and 32 MiB of vectors
-    const size_t entries =
-            std::min<size_t>(32768, (8 << 20) / (size_t)this->d);
+    const size_t entries = std::min<size_t>(32768, (8 << 20) / (size_t)this->d);
     const idx_t block = std::max<size_t>(1, entries / m);
     std::vector<idx_t> lists(nearest ? n : std::min(n, block) * m);
     Model centroids;
@@ -353,8 +211,7 @@ void IVFFlash<Base>::add_with_ids(
         if (nearest) {
             transaction.store(count, xb, 1, lists.data() + i0);
         } else {
-            assign_lists(
-                    policy, *chosen, centroids, count, xb, lists.data());
+            assign_lists(policy, *chosen, centroids, count, xb, lists.data());
             transaction.store(count, xb, m, lists.data());
         }
         if (this->verbose) {
@@ -492,15 +349,7 @@ void IVFFlash<Base>::range_search_preassigned(
     const size_t probes = params ? params->nprobe : this->nprobe;
     check_lists(n * std::min(this->nlist, probes), keys);
     Base::range_search_preassigned(
-            n,
-            x,
-            radius,
-            keys,
-            coarse_dis,
-            result,
-            store_pairs,
-            params,
-            stats);
+            n, x, radius, keys, coarse_dis, result, store_pairs, params, stats);
     counters.queries += n;
 }
 

@@ -196,8 +196,6 @@ struct IVFFlash : Base, FlashOptions {
             idx_t a2) const override;
 
    private:
-    void train_quantizer(idx_t n, const float* x);
-    void take_mixture(idx_t n, const float* x);
     void check_metric() const;
     void check_queries(idx_t n, const float* x) const;
     void check_parallel_mode(bool range) const;
@@ -213,8 +211,7 @@ struct IndexIVFPQFlash : IVFFlash<faiss::IndexIVFPQ> {
     /// As the base class's, which is not virtual; throws while has_copies.
     size_t find_duplicates(idx_t* ids, size_t* lims) const;
 };
-struct IndexIVFScalarQuantizerFlash
-        : IVFFlash<faiss::IndexIVFScalarQuantizer> {
+struct IndexIVFScalarQuantizerFlash : IVFFlash<faiss::IndexIVFScalarQuantizer> {
     using IVFFlash::IVFFlash;
 };
 

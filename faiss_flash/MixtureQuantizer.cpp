@@ -13,10 +13,10 @@ MixtureQuantizer::MixtureQuantizer(
         size_t d,
         size_t nlist,
         faiss::MetricType metric)
-        : faiss::IndexFlat(d, metric), nlist(nlist) {
+        : faiss::IndexFlat(d, metric),
+          nlist(nlist) {
     FAISS_THROW_IF_NOT_FMT(
-            metric == faiss::METRIC_L2 ||
-                    metric == faiss::METRIC_INNER_PRODUCT,
+            metric == faiss::METRIC_L2 || metric == faiss::METRIC_INNER_PRODUCT,
             "MixtureQuantizer: metric = %d should be METRIC_L2 (%d) or "
             "METRIC_INNER_PRODUCT (%d)",
             (int)metric,

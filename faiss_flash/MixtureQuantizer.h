@@ -19,12 +19,12 @@ namespace faiss_flash {
  * any kind trains it as a mixture.
  */
 struct MixtureQuantizer : faiss::IndexFlat {
-    size_t nlist = 0;                   ///< components that train() fits
-    faiss::ClusteringParameters cp;     ///< for train()
-    GMMParameters gmm;                  ///< for train()
+    size_t nlist = 0;               ///< components that train() fits
+    faiss::ClusteringParameters cp; ///< for train()
+    GMMParameters gmm;              ///< for train()
     std::string engine = "auto";
-    std::vector<float> variances;       ///< (ntotal), or empty
-    std::vector<float> mixing_weights;  ///< (ntotal), or empty
+    std::vector<float> variances;      ///< (ntotal), or empty
+    std::vector<float> mixing_weights; ///< (ntotal), or empty
 
     MixtureQuantizer() = default;
     MixtureQuantizer(

@@ -24,8 +24,7 @@ bool all_finite(size_t n, const float* x) {
     for (; i < n; i++) {
         sums[0] += 0.0f * x[i];
     }
-    return std::none_of(
-            sums, sums + lanes, [](float sum) { return sum != 0; });
+    return std::none_of(sums, sums + lanes, [](float sum) { return sum != 0; });
 }
 
 } // namespace

@@ -13,7 +13,8 @@ namespace {
 class FirstMeeting : public faiss::IDSelector {
    public:
     FirstMeeting(bool has_copies, const faiss::IDSelector* sel)
-            : sel_(sel), has_copies_(has_copies) {}
+            : sel_(sel),
+              has_copies_(has_copies) {}
 
     void start_query() {
         visited_.clear();
@@ -59,7 +60,9 @@ class SelectedEntries : public faiss::InvertedListsIterator {
             faiss::InvertedListsIterator& base,
             const faiss::IDSelector& sel,
             size_t& entries)
-            : base_(base), sel_(sel), entries_(entries) {
+            : base_(base),
+              sel_(sel),
+              entries_(entries) {
 #if FAISS_FLASH_HAS_ITERATOR_CALLBACKS
         has_search_callbacks_ = base.has_search_callbacks_;
 #endif
@@ -129,8 +132,7 @@ class CountingScanner : public faiss::InvertedListScanner {
 
     ~CountingScanner() override {
         counters_.entries += entries_;
-        counters_.distances +=
-                selecting_ ? selector_.accepted() : unselected_;
+        counters_.distances += selecting_ ? selector_.accepted() : unselected_;
     }
 
     void set_query(const float* query) override {

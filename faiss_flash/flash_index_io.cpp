@@ -227,9 +227,7 @@ void write_index(const faiss::Index* index, const char* path) {
                         describe<IndexIVFPQFlash>(
                                 index, "IndexIVFPQFlash", payload) ||
                         describe<IndexIVFScalarQuantizerFlash>(
-                                index,
-                                "IndexIVFScalarQuantizerFlash",
-                                payload),
+                                index, "IndexIVFScalarQuantizerFlash", payload),
                 "the index is neither IndexIVFFlatFlash nor IndexIVFPQFlash "
                 "nor IndexIVFScalarQuantizerFlash");
         SealedWriter writer(path);

@@ -12,7 +12,9 @@ ListTransaction::ListTransaction(
         faiss::IndexIVF& index,
         idx_t n,
         const idx_t* ids)
-        : index_(index), n_(n), ids_(ids) {
+        : index_(index),
+          n_(n),
+          ids_(ids) {
     index.direct_map.check_can_add(ids);
     if (index.direct_map.type != faiss::DirectMap::NoMap) {
         places_.assign(n, -1);
@@ -60,17 +62,13 @@ void ListTransaction::store(
     }
     std::vector<uint8_t> codes(n * index_.code_size + 1);
     if (n > 0) {
-        index_.encode_vectors(
-                n, vectors.data(), list_nos.data(), codes.data());
+        index_.encode_vectors(n, vectors.data(), list_nos.data(), codes.data());
         append(ids, codes.data());
     }
     n_stored_ += count;
 }
 
-void ListTransaction::collect_entries(
-        idx_t count,
-        int m,
-        const idx_t* lists) {
+void ListTransaction::collect_entries(idx_t count, int m, const idx_t* lists) {
     entries_.clear();
     for (idx_t row = 0; row < count; row++) {
         const size_t before = entries_.size();
@@ -134,8 +132,7 @@ void ListTransaction::append(
                     begins[r + 1] - begin,
                     ids.data() + begin,
                     codes + begin * index_.code_size);
-            for (size_t e = begin; e < begins[r + 1] && !places_.empty();
-                 e++) {
+            for (size_t e = begin; e < begins[r + 1] && !places_.empty(); e++) {
                 places_[n_stored_ + entries_[e].row] =
                         faiss::lo_build(list, offset + e - begin);
             }

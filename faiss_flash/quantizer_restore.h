@@ -27,8 +27,7 @@ class QuantizerRestore {
             quantizer_.reset();
             quantizer_.is_trained = was_trained_;
             if (!vectors_.empty()) {
-                quantizer_.add(
-                        vectors_.size() / quantizer_.d, vectors_.data());
+                quantizer_.add(vectors_.size() / quantizer_.d, vectors_.data());
             }
         } catch (...) {
             // the error that led here is the one to report

@@ -123,8 +123,7 @@ inline Flash make_flash(Codec codec, faiss::Index* quantizer, size_t nlist) {
     using SQ = faiss::ScalarQuantizer;
     switch (codec) {
         case Codec::flat:
-            return as_flash(
-                    new IndexIVFFlatFlash(quantizer, d, nlist, metric));
+            return as_flash(new IndexIVFFlatFlash(quantizer, d, nlist, metric));
         case Codec::pq:
             return as_flash(
                     new IndexIVFPQFlash(quantizer, d, nlist, 4, 8, metric));
@@ -160,8 +159,7 @@ inline Results search(
         idx_t k,
         const faiss::SearchParameters* params = nullptr) {
     const size_t nq = queries.size() / index.d;
-    Results results{
-            std::vector<float>(nq * k), std::vector<idx_t>(nq * k)};
+    Results results{std::vector<float>(nq * k), std::vector<idx_t>(nq * k)};
     index.search(
             nq,
             queries.data(),
@@ -184,8 +182,8 @@ inline size_t count_duplicates(const std::vector<idx_t>& labels, idx_t k) {
     for (size_t i = 0; i < labels.size(); i += k) {
         std::set<idx_t> met;
         for (idx_t j = 0; j < k; j++) {
-            duplicates += labels[i + j] >= 0 &&
-                    !met.insert(labels[i + j]).second;
+            duplicates +=
+                    labels[i + j] >= 0 && !met.insert(labels[i + j]).second;
         }
     }
     return duplicates;
@@ -200,8 +198,7 @@ struct ListContents {
         for (size_t list = 0; list < index.nlist; list++) {
             const size_t n = index.invlists->list_size(list);
             faiss::InvertedLists::ScopedIds list_ids(index.invlists, list);
-            faiss::InvertedLists::ScopedCodes list_codes(
-                    index.invlists, list);
+            faiss::InvertedLists::ScopedCodes list_codes(index.invlists, list);
             const idx_t* i = list_ids.get();
             const uint8_t* c = list_codes.get();
             ids.emplace_back(i, i + n);

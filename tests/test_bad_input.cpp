@@ -93,8 +93,9 @@ TEST_CASE("train refuses bad vectors") {
 }
 
 // FAISS's constructor leaks when it throws: not for the leak checker.
-TEST_CASE("dimensions that do not fit are seen when the index is made",
-          "[slow]") {
+TEST_CASE(
+        "dimensions that do not fit are seen when the index is made",
+        "[slow]") {
     faiss::IndexFlatL2 quantizer(d + 1);
     CHECK_THROWS_AS(
             IndexIVFFlatFlash(&quantizer, d, nlist), faiss::FaissException);
@@ -242,19 +243,29 @@ TEST_CASE("the mixture quantizer checks its input") {
     quantizer.add(3, x.data());
     const std::vector<float> third = {0.3f, 0.3f, 0.4f};
     check_throws(
-            [&] { quantizer.set_mixture({1, 2}, third); },
+            [&] {
+                quantizer.set_mixture({1, 2}, third);
+            },
             {"2 variances", "ntotal = 3"});
     check_throws(
-            [&] { quantizer.set_mixture({1, 0, 1}, third); },
+            [&] {
+                quantizer.set_mixture({1, 0, 1}, third);
+            },
             {"variances[1] = 0"});
     check_throws(
-            [&] { quantizer.set_mixture({1, quiet_nan, 1}, third); },
+            [&] {
+                quantizer.set_mixture({1, quiet_nan, 1}, third);
+            },
             {"variances[1]", "finite"});
     check_throws(
-            [&] { quantizer.set_mixture({1, 1, 1}, {0.5f, -0.5f, 1}); },
+            [&] {
+                quantizer.set_mixture({1, 1, 1}, {0.5f, -0.5f, 1});
+            },
             {"mixing_weights[1] = -0.5"});
     check_throws(
-            [&] { quantizer.set_mixture({1, 1, 1}, {0.5f, 0.5f, 1}); },
+            [&] {
+                quantizer.set_mixture({1, 1, 1}, {0.5f, 0.5f, 1});
+            },
             {"sum to 2"});
     CHECK_FALSE(quantizer.is_mixture());
     quantizer.set_mixture({1, 1, 1}, third);

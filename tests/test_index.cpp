@@ -1,27 +1,16 @@
 // Searching indexes with and without copies: against stock FAISS, against
 // brute force over the scanned lists, and counted.
 
-#include <tests/index_util.h>
-
-#include <omp.h>
-
-#include <cmath>
-#include <functional>
-
-#include <faiss/IndexHNSW.h>
-
-#include <faiss_flash/visited_set.h>
-
-#if FAISS_FLASH_HAS_SEARCH1
-#include <faiss/impl/ResultHandler.h>
-#endif
+#include <tests/slow_search.h>
 
 using namespace faiss_flash;
 using namespace test;
 
 namespace {
 
-const size_t d = 16, nlist = 20, nb = 1500, nq = 40;
+using Fixture = SearchFixture;
+constexpr size_t d = Fixture::d, nlist = Fixture::nlist;
+constexpr size_t nb = Fixture::nb, nq = Fixture::nq;
 
 std::vector<AssignmentPolicy> policies() {
     return {AssignmentPolicy::nearest(),
@@ -31,147 +20,6 @@ std::vector<AssignmentPolicy> policies() {
             AssignmentPolicy::air(),
             AssignmentPolicy::soar()};
 }
-
-faiss::MetricType any_metric() {
-    return GENERATE(faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT);
-}
-
-Codec any_codec() {
-    return GENERATE(Codec::flat, Codec::pq, Codec::sq8, Codec::sq16);
-}
-
-/// One query's results by plain loops: entries of the probed lists in
-/// order, each id's first copy, FAISS's own distance for one code.
-struct SlowSearch {
-    const faiss::IndexIVF& index;
-    /// FAISS's class itself, over the same lists
-    std::unique_ptr<faiss::InvertedListScanner> scanner;
-    size_t entries = 0, distances = 0;
-
-    SlowSearch(const faiss::IndexIVF& index, const faiss::IndexIVF& stock)
-            : index(index) {
-#if FAISS_FLASH_FAISS_VERSION >= 11100
-            scanner.reset(
-                    stock.get_InvertedListScanner(false, nullptr, nullptr));
-#else
-            scanner.reset(stock.get_InvertedListScanner(false, nullptr));
-#endif
-    }
-
-    struct Probes {
-        std::vector<idx_t> lists;
-        std::vector<float> dist;
-    };
-
-    Probes probes(const float* query, size_t nprobe) const {
-        Probes p{std::vector<idx_t>(nprobe), std::vector<float>(nprobe)};
-        index.quantizer->search(
-                1, query, nprobe, p.dist.data(), p.lists.data());
-        return p;
-    }
-
-    using Found = std::vector<std::pair<float, idx_t>>;
-
-    /// best first; `max_codes` as the FAISS in use understands it
-    Found run(
-            const float* query,
-            size_t nprobe,
-            const faiss::IDSelector* sel = nullptr,
-            size_t max_codes = 0) {
-        Found found;
-        std::set<idx_t> met;
-        scanner->set_query(query);
-        const Probes p = probes(query, nprobe);
-        size_t scanned = 0;
-        for (size_t i = 0; i < nprobe; i++) {
-            const idx_t list = p.lists[i];
-            if (list < 0) {
-                continue;
-            }
-            size_t n = index.invlists->list_size(list);
-            if (max_codes && FAISS_FLASH_FAISS_VERSION >= 10704) {
-                n = std::min(n, max_codes - scanned);
-            }
-            scanner->set_list(list, p.dist[i]);
-            faiss::InvertedLists::ScopedIds ids(index.invlists, list);
-            faiss::InvertedLists::ScopedCodes codes(index.invlists, list);
-            entries += n;
-            const size_t before = found.size();
-            for (size_t j = 0; j < n; j++) {
-                if ((!sel || sel->is_member(ids[j])) &&
-                    met.insert(ids[j]).second) {
-                    found.emplace_back(
-                            scanner->distance_to_code(
-                                    codes.get() + j * index.code_size),
-                            ids[j]);
-                }
-            }
-            scanned += FAISS_FLASH_FAISS_VERSION >= 11402
-                    ? found.size() - before
-                    : n;
-            if (max_codes && scanned >= max_codes) {
-                break;
-            }
-        }
-        distances += found.size();
-        const bool best_is_large =
-                index.metric_type == faiss::METRIC_INNER_PRODUCT;
-        std::sort(found.begin(), found.end(), [&](auto& a, auto& b) {
-            return best_is_large ? a.first > b.first : a.first < b.first;
-        });
-        return found;
-    }
-
-    /// Whether `labels` and `dist` (k) are the k best of `found`, up to
-    /// rounding.
-    static bool agrees(
-            const Found& found,
-            const idx_t* labels,
-            const float* dist,
-            idx_t k) {
-        std::set<idx_t> seen;
-        for (idx_t j = 0; j < k; j++) {
-            if (j >= (idx_t)found.size()) {
-                if (labels[j] != -1) {
-                    return false;
-                }
-                continue;
-            }
-            auto same_id = [&](auto& f) { return f.second == labels[j]; };
-            const auto it =
-                    std::find_if(found.begin(), found.end(), same_id);
-            if (!seen.insert(labels[j]).second || it == found.end() ||
-                !about(dist[j], found[j].first) ||
-                !about(dist[j], it->first)) {
-                return false;
-            }
-        }
-        return true;
-    }
-};
-
-/// A trained flash index, a stock one with the same parameters, vectors.
-struct Fixture {
-    std::vector<float> xb = clustered(nb, d, 1);
-    std::vector<float> xq = clustered(nq, d, 2);
-    std::unique_ptr<faiss::IndexFlat> quantizer;
-    Flash flash;
-    std::unique_ptr<faiss::IndexIVF> stock;
-
-    Fixture(Codec codec, faiss::MetricType metric, AssignmentPolicy policy)
-            : quantizer(first_rows_quantizer(d, nlist, xb, metric)),
-              flash(make_flash(codec, quantizer.get(), nlist)),
-              stock(make_stock(codec, quantizer.get(), nlist)) {
-        flash.options->policy = policy;
-        flash->train(nb, xb.data());
-        stock->train(nb, xb.data());
-        flash->nprobe = stock->nprobe = 6;
-    }
-    void add() {
-        flash->add(nb, xb.data());
-        flash.counters->reset();
-    }
-};
 
 } // namespace
 
@@ -202,8 +50,7 @@ TEST_CASE("policy nearest gives FAISS's lists and results") {
     f.stock->range_search(nq, f.xq.data(), radius, &theirs);
     REQUIRE(ours.lims[nq] == theirs.lims[nq]);
     CHECK(ours.lims[nq] > 0);
-    CHECK(std::equal(
-            ours.labels, ours.labels + ours.lims[nq], theirs.labels));
+    CHECK(std::equal(ours.labels, ours.labels + ours.lims[nq], theirs.labels));
 }
 
 TEST_CASE("k-means centroids shared with FAISS give its results") {
@@ -242,10 +89,8 @@ TEST_CASE("results are brute force over the scanned lists", "[sanitize]") {
         INFO(name(codec) << " " << to_string(policy.rule));
         CHECK(f.flash->ntotal == (idx_t)nb);
         CHECK(f.flash.ncopies(*f.flash.ivf) >= nb);
-        CHECK(*f.flash.has_copies ==
-              (policy.rule != AssignmentRule::nearest));
-        CHECK(*f.flash.has_copies ==
-              (f.flash.ncopies(*f.flash.ivf) > nb));
+        CHECK(*f.flash.has_copies == (policy.rule != AssignmentRule::nearest));
+        CHECK(*f.flash.has_copies == (f.flash.ncopies(*f.flash.ivf) > nb));
         for (int mode : {0, 3}) {
             f.flash->parallel_mode = mode;
             f.flash.counters->reset();
@@ -282,12 +127,11 @@ TEST_CASE("all lists probed is an exact search") {
         for (size_t i = 0; i < nq; i++) {
             for (idx_t j = 0; j < k; j++) {
                 const size_t at = i * k + j;
-                wrong += j < (idx_t)nb
-                        ? found.labels[at] < 0 ||
+                wrong += j < (idx_t)nb ? found.labels[at] < 0 ||
                                 !about(found.distances[at],
                                        truth.distances[at],
                                        1e-3)
-                        : found.labels[at] != -1;
+                                       : found.labels[at] != -1;
             }
         }
         CHECK(wrong == 0);
@@ -327,7 +171,10 @@ TEST_CASE("search parameters: nprobe, selectors, max_codes", "[sanitize]") {
                 for (size_t i = 0; i < nq; i++) {
                     CHECK(SlowSearch::agrees(
                             slow.run(
-                                    &f.xq[i * d], params.nprobe, sel, max_codes),
+                                    &f.xq[i * d],
+                                    params.nprobe,
+                                    sel,
+                                    max_codes),
                             &found.labels[i * k],
                             &found.distances[i * k],
                             k));
@@ -420,104 +267,5 @@ TEST_CASE("store_pairs and reconstruction", "[sanitize]") {
                         &f.xb[found.labels[i] * d]));
             }
         }
-    }
-}
-
-#if FAISS_FLASH_HAS_SEARCH1
-TEST_CASE("search1 returns no id twice") {
-    Fixture f(Codec::flat, faiss::METRIC_L2, AssignmentPolicy::top_m(3));
-    f.add();
-    struct Collect : faiss::ResultHandler {
-        std::vector<idx_t> ids;
-        bool add_result(float, idx_t id) override {
-            ids.push_back(id);
-            return false;
-        }
-    } collect;
-    collect.threshold = HUGE_VALF;
-    f.flash->search1(f.xq.data(), collect);
-    const std::set<idx_t> distinct(collect.ids.begin(), collect.ids.end());
-    CHECK(distinct.size() == collect.ids.size());
-    CHECK(f.flash.counters->queries == 1);
-    CHECK(f.flash.counters->distances == collect.ids.size());
-    CHECK(f.flash.counters->entries > collect.ids.size());
-}
-#endif
-
-TEST_CASE("an id added several times is returned once") {
-    Fixture f(Codec::flat, faiss::METRIC_L2, AssignmentPolicy::top_m(2));
-    std::vector<idx_t> ids(nb);
-    for (size_t i = 0; i < nb; i++) {
-        ids[i] = (idx_t(i % 100) << 40) - 7; // far apart, negative too
-    }
-    f.flash->add_with_ids(nb, f.xb.data(), ids.data());
-    f.flash->nprobe = nlist;
-    const idx_t k = 150;
-    const Results found = search(*f.flash.ivf, f.xq, k);
-    for (size_t i = 0; i < nq; i++) {
-        std::set<idx_t> labels(
-                &found.labels[i * k], &found.labels[i * k] + 100);
-        CHECK(labels.size() == 100);
-        CHECK(found.labels[i * k + 100] == -1);
-    }
-}
-
-TEST_CASE("awkward shapes") {
-    struct Shape {
-        size_t d, nlist, n;
-    };
-    const Shape s = GENERATE(
-            Shape{1, 1, 5}, Shape{3, 2, 2}, Shape{7, 5, 31}, Shape{1, 4, 9});
-    const std::vector<float> x = clustered(s.n, s.d, 7);
-    for (const auto metric :
-         {faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT}) {
-        auto quantizer = first_rows_quantizer(s.d, s.nlist, x, metric);
-        Flash flash = make_flash(Codec::flat, quantizer.get(), s.nlist);
-        flash->train(s.n, x.data());
-        flash->add(s.n, x.data());
-        flash->nprobe = 100;
-        const idx_t k = s.n + 3;
-        const Results found = search(*flash.ivf, x, k);
-        CHECK(count_duplicates(found.labels, k) == 0);
-        for (size_t i = 0; i < s.n; i++) {
-            CHECK(std::count(
-                          &found.labels[i * k], &found.labels[i * k] + k, -1) ==
-                  3);
-        }
-    }
-}
-
-TEST_CASE("a graph as quantizer assigns exactly") {
-    const std::vector<float> xb = clustered(nb, d, 8);
-    faiss::IndexHNSWFlat hnsw(d, 8);
-    hnsw.add(nlist, xb.data());
-    auto flat = first_rows_quantizer(d, nlist, xb);
-    Flash a = make_flash(Codec::flat, &hnsw, nlist);
-    Flash b = make_flash(Codec::flat, flat.get(), nlist);
-    for (Flash* flash : {&a, &b}) {
-        (*flash)->train(nb, xb.data());
-        (*flash)->add(nb, xb.data());
-    }
-    CHECK(ListContents(*a.ivf) == ListContents(*b.ivf));
-}
-
-TEST_CASE("the set of visited ids", "[sanitize]") {
-    std::mt19937_64 rng(1);
-    VisitedSet visited;
-    for (int query = 0; query < 50; query++) {
-        std::set<int64_t> expected;
-        visited.clear();
-        const size_t n = query % 7 == 0 ? 20000 : 300;
-        for (size_t i = 0; i < n; i++) {
-            // dense, sparse, multiples of a power of two, extremes
-            const int64_t choice[] = {
-                    int64_t(rng() % 500),
-                    int64_t(rng()),
-                    int64_t(rng() % 1000) << 50,
-                    i % 2 ? INT64_MIN : INT64_MAX};
-            const int64_t id = choice[rng() % 4];
-            REQUIRE(visited.insert(id) == expected.insert(id).second);
-        }
-        CHECK(visited.size() == expected.size());
     }
 }

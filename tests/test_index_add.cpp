@@ -117,10 +117,7 @@ TEST_CASE("each copy is coded relative to its own centroid") {
         const idx_t list_no = list;
         for (size_t j = 0; j < contents.ids[list].size(); j++) {
             f.flash->encode_vectors(
-                    1,
-                    &f.xb[contents.ids[list][j] * d],
-                    &list_no,
-                    code.data());
+                    1, &f.xb[contents.ids[list][j] * d], &list_no, code.data());
             CHECK(std::equal(
                     code.begin(),
                     code.end(),
@@ -326,8 +323,8 @@ TEST_CASE("taking over a stock index") {
 }
 
 TEST_CASE("real vectors: copies pay and never come twice", "[slow]") {
-    const Dataset data = open_dataset(
-            FAISS_FLASH_DATASETS_DIR "/wallsift-128-euclidean.hdf5");
+    const Dataset data = open_dataset(FAISS_FLASH_DATASETS_DIR
+                                      "/wallsift-128-euclidean.hdf5");
     const size_t n = std::min<size_t>(data.base.n(), 20000);
     const size_t nq = std::min<size_t>(data.nq, 200);
     const size_t dim = data.base.d(), k = 10, lists = 128;
@@ -345,8 +342,8 @@ TEST_CASE("real vectors: copies pay and never come twice", "[slow]") {
         IndexIVFFlatFlash index(&quantizer, dim, lists);
         index.trainer = Trainer::kmeans;
         index.cp.max_points_per_centroid = 64;
-        index.policy = copies ? AssignmentPolicy::air()
-                              : AssignmentPolicy::nearest();
+        index.policy =
+                copies ? AssignmentPolicy::air() : AssignmentPolicy::nearest();
         index.train(n, xb.data());
         index.add(n, xb.data());
         index.nprobe = 4;

@@ -35,8 +35,7 @@ double sum(const std::vector<float>& values) {
 } // namespace
 
 TEST_CASE("train goes through our clusterings", "[sanitize]") {
-    const auto metric =
-            GENERATE(faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT);
+    const auto metric = GENERATE(faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT);
     const Trainer trainer = GENERATE(Trainer::kmeans, Trainer::gmm);
     const std::vector<float> x = clustered(nb, d, 1);
     faiss::IndexFlat quantizer(d, metric);

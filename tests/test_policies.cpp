@@ -55,8 +55,7 @@ struct Slow {
     double log_joint(size_t c) const {
         const double variance = model.variances[c];
         return std::log((double)model.weights[c]) -
-                0.5 * model.d * std::log(variance) -
-                dist(c) / (2 * variance);
+                0.5 * model.d * std::log(variance) - dist(c) / (2 * variance);
     }
     /// the components in descending order of value
     std::vector<size_t> order(const std::vector<double>& value) const {
@@ -107,8 +106,7 @@ std::vector<idx_t> slow_lists(
                 tolerance * (std::fabs(a) + std::fabs(b) + 1e-6);
     };
     std::vector<size_t> order = slow.nearest();
-    for (size_t i = 0; i + 1 < order.size() && i < (size_t)p.candidates;
-         i++) {
+    for (size_t i = 0; i + 1 < order.size() && i < (size_t)p.candidates; i++) {
         tight = tight || close(slow.dist(order[i]), slow.dist(order[i + 1]));
     }
     std::vector<idx_t> lists(p.list_limit(), -1);
@@ -158,10 +156,10 @@ std::vector<idx_t> slow_lists(
             double best = HUGE_VAL;
             for (size_t j = 1; j < ncandidate; j++) {
                 const double dot = slow.dot(order[0], order[j]);
-                const double direction =
-                        air ? dot : first > 0 ? dot * dot / first : 0;
-                const double score =
-                        slow.dist(order[j]) + p.lambda * direction;
+                const double direction = air ? dot
+                        : first > 0          ? dot * dot / first
+                                             : 0;
+                const double score = slow.dist(order[j]) + p.lambda * direction;
                 tight = tight || close(score, best);
                 if (score < best) {
                     best = score;
@@ -224,8 +222,8 @@ TEST_CASE("policies follow their formulas", "[sanitize][per_engine]") {
             const std::vector<idx_t> found(
                     lists.begin() + i * m, lists.begin() + (i + 1) * m);
             if (!tight) {
-                INFO(to_string(policy.rule) << " k=" << shape.k << " d="
-                                            << shape.d << " row " << i);
+                INFO(to_string(policy.rule)
+                     << " k=" << shape.k << " d=" << shape.d << " row " << i);
                 CHECK(found == expected);
                 compared++;
             }

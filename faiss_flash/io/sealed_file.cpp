@@ -91,7 +91,8 @@ std::string follow_links(const std::string& path) {
 struct SealedWriter::Hash : Checksum {};
 
 SealedWriter::SealedWriter(const std::string& path)
-        : path_(follow_links(path)), hash_(std::make_unique<Hash>()) {
+        : path_(follow_links(path)),
+          hash_(std::make_unique<Hash>()) {
     name = path;
     struct stat status;
     if (stat(path_.c_str(), &status) == 0 && !S_ISREG(status.st_mode)) {
@@ -143,10 +144,7 @@ void SealedWriter::write(const void* ptr, size_t bytes) {
     bytes_ += bytes;
 }
 
-size_t SealedWriter::operator()(
-        const void* ptr,
-        size_t size,
-        size_t nitems) {
+size_t SealedWriter::operator()(const void* ptr, size_t size, size_t nitems) {
     write(ptr, size * nitems);
     return nitems;
 }
@@ -236,8 +234,7 @@ void SealedReader::verify() {
         fail(strerror(errno));
     }
     read(footer, footer_bytes);
-    if (memcmp(footer + footer_bytes - magic_bytes, magic, magic_bytes) !=
-        0) {
+    if (memcmp(footer + footer_bytes - magic_bytes, magic, magic_bytes) != 0) {
         fail(foreign);
     }
     const uint32_t version = get(footer + 16, 4);

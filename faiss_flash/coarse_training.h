@@ -1,0 +1,48 @@
+#pragma once
+
+#include <vector>
+
+#include <faiss_flash/IndexIVFFlash.h>
+#include <faiss_flash/trainer/model.h>
+
+namespace faiss_flash {
+
+// The coarse quantizer of an IVF index: its training and its centroids.
+
+/// What makes an index's centroids a mixture: one number per list, or none.
+struct ListMixture {
+    std::vector<float> variances;
+    std::vector<float> mixing_weights;
+};
+
+/// Whether FAISS would keep the quantizer as it is.
+bool quantizer_is_ready(const faiss::IndexIVF& index);
+
+/** Train the quantizer as options.trainer says; quantizer_trains_alone,
+ * clustering_index and cp mean what they mean in FAISS. A failure may leave
+ * the quantizer changed: see QuantizerRestore.
+ */
+ListMixture train_coarse_quantizer(
+        faiss::IndexIVF& index,
+        const FlashOptions& options,
+        idx_t n,
+        const float* x);
+
+/// Bring `mixture` in agreement with a quantizer that is ready: a
+/// MixtureQuantizer's own comes first and is otherwise told; if the policy
+/// needs one and none is known it is estimated from at most 256·nlist rows.
+void complete_mixture(
+        faiss::IndexIVF& index,
+        const FlashOptions& options,
+        idx_t n,
+        const float* x,
+        ListMixture& mixture);
+
+/// The quantizer's centroids; with a MixtureQuantizer's mixture or else with
+/// the given one, if it has nlist entries.
+Model coarse_model(
+        const faiss::IndexIVF& index,
+        const std::vector<float>& variances,
+        const std::vector<float>& mixing_weights);
+
+} // namespace faiss_flash

@@ -199,7 +199,9 @@ void write_hdf5_dataset(
             create_matrix(file.get(), "distances", H5T_IEEE_F32LE, nq, k);
     write_rows(distances, H5T_NATIVE_DOUBLE, 0, nq, k, dist.data());
 
-    const bool closed = neighbors.reset() & distances.reset() & file.reset();
+    bool closed = neighbors.reset();
+    closed = distances.reset() && closed;
+    closed = file.reset() && closed;
     FAISS_THROW_IF_NOT_FMT(
             closed, "%s: cannot write: %s", path.c_str(), hdf5_error().c_str());
     whole.commit();

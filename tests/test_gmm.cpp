@@ -1,0 +1,628 @@
+// GMMClustering beside a plain EM in double precision, and the properties
+// that EM has.
+
+#include <faiss/IndexScalarQuantizer.h>
+
+#include <functional>
+
+#include <faiss_flash/GMMClustering.h>
+#include <tests/clustering_util.h>
+#include <tests/gmm_oracle.h>
+
+using namespace test;
+using faiss_flash::EMStats;
+using faiss_flash::GMMClustering;
+using faiss_flash::GMMParameters;
+
+namespace {
+
+/// A fitted mixture; `t.given` or rows for a start.
+struct Fit {
+    Training t;
+    faiss::ClusteringParameters cp = parameters(0);
+    GMMParameters gmm;
+    faiss::MetricType metric = faiss::METRIC_L2;
+
+    GMMClustering run(int k) const {
+        GMMClustering clustering(t.rows.d, k, cp, gmm);
+        faiss::IndexFlat index(t.rows.d, metric);
+        train_on(clustering, t, index);
+        CHECK(vectors_of(index) == clustering.centroids);
+        return clustering;
+    }
+};
+
+/// Starts on the first k rows.
+Fit fit_of(const Rows& rows, size_t k, int warm_start, int passes) {
+    Fit fit;
+    fit.t.rows = rows;
+    fit.t.given.assign(rows.x.begin(), rows.x.begin() + k * rows.d);
+    fit.gmm.warm_start_niter = warm_start;
+    fit.gmm.em_niter = passes;
+    fit.gmm.em_tolerance = 0;
+    return fit;
+}
+
+/// The rounding of a log-likelihood per vector. Distances in single
+/// precision are off by 2⁻²² or so of themselves, and d/2 nats of a density
+/// are distance; over many vectors the errors cancel.
+double likelihood_tolerance(size_t d) {
+    return 1e-6 + 1e-7 * d;
+}
+
+void check_never_falls(const std::vector<EMStats>& stats, size_t d) {
+    for (size_t i = 1; i < stats.size(); i++) {
+        if (stats[i - 1].nreseed == 0) {
+            INFO("pass " << i);
+            CHECK(stats[i].log_likelihood >=
+                  stats[i - 1].log_likelihood - likelihood_tolerance(d));
+        }
+    }
+}
+
+void check_sound(const GMMClustering& c) {
+    CHECK(all_finite(c.centroids));
+    CHECK(all_finite(c.variances));
+    CHECK(all_finite(c.mixing_weights));
+    CHECK(c.variances.size() == c.k);
+    double total = 0;
+    for (size_t i = 0; i < c.k; i++) {
+        CHECK(c.variances[i] > 0);
+        CHECK(c.mixing_weights[i] >= 0);
+        total += c.mixing_weights[i];
+    }
+    CHECK(std::abs(total - 1) <= 1e-5);
+    double time = 0;
+    for (const EMStats& s : c.em_stats) {
+        CHECK(std::isfinite(s.log_likelihood));
+        CHECK(s.time >= time);
+        time = s.time;
+        CHECK(s.entries_per_vector >= 1);
+        CHECK(s.entries_per_vector <= c.k);
+        CHECK(s.dropped_mass >= 0);
+        CHECK(s.dropped_mass <= 1e-6);
+        CHECK(s.nreseed >= 0);
+    }
+}
+
+/// Model and log-likelihood after every number of passes up to `passes`.
+void check_against_plain_em(const Fit& fit, PlainEM plain, int passes) {
+    const size_t k = plain.k, d = plain.d;
+    for (int i = 0; i < std::max(fit.gmm.warm_start_niter, 1); i++) {
+        plain.hard_pass(
+                fit.t.rows, fit.t.weights, fit.gmm.warm_start_niter > 0);
+    }
+    // all the same after the warm start
+    plain.floor = fit.gmm.variance_floor * plain.variances[0];
+    std::vector<double> likelihoods;
+    Worst mean, variance, share, likelihood;
+    for (int p = 1; p <= passes; p++) {
+        likelihoods.push_back(plain.pass(fit.t.rows, fit.t.weights));
+        Fit upto = fit;
+        upto.gmm.em_niter = p;
+        const GMMClustering ours = upto.run(k);
+        check_sound(ours);
+        REQUIRE(ours.em_stats.size() == (size_t)p);
+        CHECK(ours.em_stats.back().nreseed == 0);
+        CHECK(ours.iteration_stats.size() == (size_t)fit.gmm.warm_start_niter);
+        for (int i = 0; i < p; i++) {
+            likelihood.see(
+                    std::abs(ours.em_stats[i].log_likelihood - likelihoods[i]),
+                    likelihood_tolerance(d),
+                    p,
+                    i);
+        }
+        for (size_t c = 0; c < k; c++) {
+            const double sigma = std::sqrt(plain.variances[c]);
+            for (size_t j = c * d; j < (c + 1) * d; j++) {
+                mean.see(
+                        std::abs(ours.centroids[j] - plain.means[j]),
+                        1e-4 * sigma + 1e-7 * std::abs(plain.means[j]),
+                        p,
+                        j);
+            }
+            variance.see(
+                    relative_gap(ours.variances[c], plain.variances[c]),
+                    1e-4,
+                    p,
+                    c);
+            share.see(
+                    std::abs(ours.mixing_weights[c] - plain.shares[c]),
+                    1e-5,
+                    p,
+                    c);
+        }
+    }
+    CHECK_WORST(mean);
+    CHECK_WORST(variance);
+    CHECK_WORST(share);
+    CHECK_WORST(likelihood);
+    CHECK(likelihoods.back() > likelihoods.front()); // there was work to do
+}
+
+} // namespace
+
+TEST_CASE(
+        "a mixture is what plain EM makes of it, pass by pass",
+        "[per_engine]") {
+    const Rows overlapping = blob_rows(400, 5, 6, 1.2, 11);
+    const Rows real = real_rows(200);
+    for (const int warm_start : {0, 3}) {
+        for (const bool shared : {false, true}) {
+            INFO("warm start " << warm_start << ", shared " << shared);
+            Fit fit = fit_of(overlapping, 6, warm_start, 1);
+            fit.gmm.shared_variance = shared;
+            PlainEM plain(fit.t.given, 6, 5);
+            plain.shared = shared;
+            check_against_plain_em(fit, plain, 8);
+
+            fit.t.weights = random_weights(400, 12);
+            check_against_plain_em(fit, plain, 4);
+
+            Fit large = fit_of(real, 5, warm_start, 1);
+            large.gmm.shared_variance = shared;
+            PlainEM plain_large(large.t.given, 5, 128);
+            plain_large.shared = shared;
+            check_against_plain_em(large, plain_large, 3);
+        }
+    }
+}
+
+TEST_CASE("frozen and spherical means follow plain EM", "[per_engine]") {
+    Rows rows = blob_rows(300, 6, 5, 1.5, 21);
+    {
+        Fit fit = fit_of(rows, 5, 2, 1);
+        fit.cp.frozen_centroids = true;
+        fit.t.given.resize(2 * 6);
+        GMMClustering start = [&] {
+            Fit none = fit;
+            none.cp.frozen_centroids = false;
+            return none.run(5);
+        }();
+        REQUIRE(start.centroids.size() == 30);
+        // all frozen: only variances and weights are fitted
+        fit.t.given.assign(rows.x.begin(), rows.x.begin() + 30);
+        PlainEM plain(fit.t.given, 5, 6);
+        plain.frozen = 5;
+        check_against_plain_em(fit, plain, 4);
+        CHECK(same_bytes(fit.run(5).centroids, fit.t.given));
+        // some frozen
+        fit.t.given.resize(12);
+        const GMMClustering some = fit.run(5);
+        CHECK(std::equal(
+                fit.t.given.begin(),
+                fit.t.given.end(),
+                some.centroids.begin()));
+    }
+    {
+        for (size_t i = 0; i < rows.n; i++) {
+            double norm2 = 0;
+            for (size_t j = 0; j < 6; j++) {
+                norm2 += double(rows.row(i)[j]) * rows.row(i)[j];
+            }
+            for (size_t j = 0; j < 6; j++) {
+                rows.x[i * 6 + j] /= std::sqrt(norm2);
+            }
+        }
+        Fit fit = fit_of(rows, 5, 2, 1);
+        fit.cp.spherical = true;
+        PlainEM plain(fit.t.given, 5, 6);
+        plain.spherical = true;
+        check_against_plain_em(fit, plain, 5);
+        fit.metric = faiss::METRIC_INNER_PRODUCT; // fitted in L2 all the same
+        fit.gmm.em_niter = 20;
+        const GMMClustering ours = fit.run(5);
+        check_never_falls(ours.em_stats, 6);
+        for (size_t c = 0; c < 5; c++) {
+            double norm2 = 0;
+            for (size_t j = 0; j < 6; j++) {
+                norm2 += std::pow(ours.centroids[c * 6 + j], 2);
+            }
+            CHECK(std::abs(norm2 - 1) <= 1e-6);
+        }
+    }
+}
+
+TEST_CASE("the log-likelihood never falls between re-seeds", "[per_engine]") {
+    const auto check = [](Fit fit, int k) {
+        for (const bool shared : {false, true}) {
+            fit.gmm.shared_variance = shared;
+            const GMMClustering ours = fit.run(k);
+            check_sound(ours);
+            CHECK(ours.em_stats.size() >= 3);
+            check_never_falls(ours.em_stats, fit.t.rows.d);
+            // and what is reported is the likelihood of the model
+            PlainEM model(ours.centroids, k, fit.t.rows.d);
+            model.variances.assign(
+                    ours.variances.begin(), ours.variances.end());
+            model.shares.assign(
+                    ours.mixing_weights.begin(), ours.mixing_weights.end());
+            CHECK(model.log_likelihood(fit.t.rows, fit.t.weights) >=
+                  ours.em_stats.back().log_likelihood -
+                          likelihood_tolerance(fit.t.rows.d));
+        }
+    };
+    SECTION("real vectors") {
+        check(fit_of(real_rows(1500), 16, 4, 25), 16);
+    }
+    SECTION("real vectors from random rows, weights") {
+        Fit fit = fit_of(real_rows(1000), 16, 1, 25);
+        fit.t.given.clear();
+        fit.t.weights = random_weights(1000, 31);
+        check(fit, 16);
+    }
+    SECTION("more components than blobs") {
+        check(fit_of(blob_rows(500, 3, 4, 5, 32), 20, 3, 60), 20);
+    }
+    SECTION("far from the origin") {
+        check(fit_of(normal_rows(500, 8, 33, 1, 1000), 10, 2, 40), 10);
+    }
+    SECTION("whole-number means") {
+        Fit fit = fit_of(real_rows(800), 8, 3, 20);
+        fit.cp.int_centroids = true;
+        check(fit, 8);
+        for (const float value : fit.run(8).centroids) {
+            CHECK(value == std::round(value));
+        }
+    }
+}
+
+TEST_CASE("a mixture that vectors were drawn from is found again") {
+    // two components in three dimensions, 20000 vectors
+    const double means[2][3] = {{0, 0, 0}, {6, -2, 1}};
+    const double sigmas[2] = {1.5, 0.5}, shares[2] = {0.3, 0.7};
+    Rows rows{20000, 3, std::vector<float>(60000)};
+    std::mt19937 random(41);
+    std::normal_distribution<double> normal;
+    std::uniform_real_distribution<double> uniform;
+    for (size_t i = 0; i < rows.n; i++) {
+        const int c = uniform(random) < shares[0] ? 0 : 1;
+        for (size_t j = 0; j < 3; j++) {
+            rows.x[i * 3 + j] = float(means[c][j] + sigmas[c] * normal(random));
+        }
+    }
+    Fit fit;
+    fit.t.rows = rows;
+    fit.cp.max_points_per_centroid = 10000;
+    const GMMClustering ours = fit.run(2);
+    const int first = ours.centroids[0] < 3 ? 0 : 1;
+    for (int c = 0; c < 2; c++) {
+        const size_t at = c == 0 ? first : 1 - first;
+        const double n = shares[c] * rows.n;
+        // five standard errors
+        for (size_t j = 0; j < 3; j++) {
+            CHECK(std::abs(ours.centroids[at * 3 + j] - means[c][j]) <=
+                  5 * sigmas[c] / std::sqrt(n));
+        }
+        CHECK(std::abs(std::sqrt(ours.variances[at]) - sigmas[c]) <=
+              5 * sigmas[c] / std::sqrt(6 * n));
+        CHECK(std::abs(ours.mixing_weights[at] - shares[c]) <=
+              5 * std::sqrt(shares[0] * shares[1] / rows.n));
+    }
+}
+
+TEST_CASE("one component is mean and variance", "[per_engine]") {
+    const Rows rows = normal_rows(250, 7, 51, 2, 30);
+    Fit fit = fit_of(rows, 1, 0, 3);
+    const GMMClustering ours = fit.run(1);
+    double squares = 0;
+    for (size_t j = 0; j < 7; j++) {
+        double sum = 0;
+        for (size_t i = 0; i < rows.n; i++) {
+            sum += rows.row(i)[j];
+        }
+        CHECK(relative_gap(ours.centroids[j], sum / rows.n) <= 1e-6);
+        for (size_t i = 0; i < rows.n; i++) {
+            squares += std::pow(rows.row(i)[j] - sum / rows.n, 2);
+        }
+    }
+    const double variance = squares / (rows.n * 7);
+    CHECK(relative_gap(ours.variances[0], variance) <= 1e-5);
+    CHECK(ours.mixing_weights[0] == 1);
+    CHECK(relative_gap(
+                  ours.em_stats.back().log_likelihood,
+                  -3.5 * (std::log(2 * std::acos(-1.0) * variance) + 1)) <=
+          1e-5);
+    CHECK(ours.em_stats.back().dropped_mass == 0);
+}
+
+TEST_CASE(
+        "whole-number weights are vectors counted several times",
+        "[per_engine]") {
+    const Rows rows = blob_rows(250, 4, 5, 1.5, 61);
+    Fit weighted = fit_of(rows, 5, 3, 10);
+    Fit repeated = weighted;
+    repeated.t.rows = Rows{0, 4, {}};
+    for (size_t i = 0; i < rows.n; i++) {
+        const int times = i % 4;
+        weighted.t.weights.push_back(float(times));
+        for (int t = 0; t < times; t++) {
+            repeated.t.rows.x.insert(
+                    repeated.t.rows.x.end(), rows.row(i), rows.row(i) + 4);
+            repeated.t.rows.n++;
+        }
+    }
+    const GMMClustering a = weighted.run(5), b = repeated.run(5);
+    REQUIRE(a.em_stats.size() == b.em_stats.size());
+    CHECK(std::abs(
+                  a.em_stats.back().log_likelihood -
+                  b.em_stats.back().log_likelihood) <= likelihood_tolerance(4));
+    for (size_t j = 0; j < a.centroids.size(); j++) {
+        CHECK(std::abs(a.centroids[j] - b.centroids[j]) <= 1e-4);
+    }
+    for (size_t c = 0; c < 5; c++) {
+        CHECK(relative_gap(a.variances[c], b.variances[c]) <= 1e-4);
+        CHECK(std::abs(a.mixing_weights[c] - b.mixing_weights[c]) <= 1e-5);
+    }
+    // and a common factor changes nothing but rounding
+    Fit scaled = weighted;
+    for (float& w : scaled.t.weights) {
+        w *= 1e-3f;
+    }
+    const GMMClustering c = scaled.run(5);
+    CHECK(std::abs(
+                  a.em_stats.back().log_likelihood -
+                  c.em_stats.back().log_likelihood) <= likelihood_tolerance(4));
+}
+
+TEST_CASE("a variance stays above its floor", "[per_engine]") {
+    // fifty equal vectors and a broad cluster elsewhere
+    Rows rows = normal_rows(250, 3, 71, 1, 20);
+    for (size_t i = 0; i < 50; i++) {
+        std::fill_n(rows.x.begin() + i * 3, 3, 0.0f);
+    }
+    std::copy_n(rows.row(200), 3, rows.x.begin() + 3);
+    Fit fit = fit_of(rows, 2, 4, 12);
+    for (const double floor : {1e-3, 0.25}) {
+        fit.gmm.variance_floor = floor;
+        const GMMClustering ours = fit.run(2);
+        check_sound(ours);
+        check_never_falls(ours.em_stats, 3);
+        PlainEM plain(fit.t.given, 2, 3);
+        for (int i = 0; i < 4; i++) {
+            plain.hard_pass(rows, {}, true);
+        }
+        CHECK(relative_gap(ours.variances[0], floor * plain.variances[0]) <=
+              1e-4);
+        CHECK(ours.variances[1] > ours.variances[0]);
+    }
+}
+
+TEST_CASE("empty components are re-seeded", "[per_engine]") {
+    const Rows rows = blob_rows(600, 4, 3, 6, 81);
+    for (const int warm_start : {0, 2}) {
+        Fit fit = fit_of(rows, 8, warm_start, 60);
+        for (size_t c : {1, 4, 6}) { // far from everything
+            std::fill_n(fit.t.given.begin() + c * 4, 4, 1e4f + c);
+        }
+        const GMMClustering ours = fit.run(8);
+        check_sound(ours);
+        check_never_falls(ours.em_stats, 4);
+        if (warm_start == 0) {
+            CHECK(ours.em_stats[0].nreseed >= 3);
+        }
+        CHECK(ours.em_stats.back().nreseed == 0);
+        for (const float share : ours.mixing_weights) {
+            CHECK(share >= fit.gmm.min_weight / 8);
+        }
+        for (const float value : ours.centroids) {
+            CHECK(std::abs(value) < 100); // back among the vectors
+        }
+        // without re-seeding they stay away
+        fit.gmm.min_weight = 0;
+        const GMMClustering left = fit.run(8);
+        check_sound(left);
+        if (warm_start == 0) {
+            CHECK(left.mixing_weights[1] == 0);
+            CHECK(left.centroids[4] == 10001);
+        }
+        CHECK(ours.em_stats.back().log_likelihood >=
+              left.em_stats.back().log_likelihood - 1e-3);
+    }
+}
+
+TEST_CASE("frozen components are not re-seeded") {
+    const Rows rows = blob_rows(300, 4, 3, 6, 85);
+    Fit fit = fit_of(rows, 5, 0, 10);
+    fit.t.given.resize(2 * 4);
+    std::fill_n(fit.t.given.begin(), 4, 1e4f);
+    fit.cp.frozen_centroids = true;
+    const GMMClustering ours = fit.run(5);
+    check_sound(ours);
+    CHECK(std::equal(
+            fit.t.given.begin(), fit.t.given.end(), ours.centroids.begin()));
+}
+
+TEST_CASE("mixtures of vectors that are all equal are sound", "[per_engine]") {
+    for (const float value : {0.0f, -2.5f, 1e6f, 1e15f}) {
+        Fit fit;
+        fit.t.rows = Rows{40, 3, std::vector<float>(120, value)};
+        const GMMClustering ours = fit.run(4);
+        check_sound(ours);
+        for (const float mean : ours.centroids) {
+            CHECK(std::abs(mean - value) <= 0.02f * std::abs(value) + 1e-9f);
+        }
+    }
+}
+
+TEST_CASE("vectors far from all others do no harm", "[per_engine]") {
+    Rows rows = blob_rows(600, 6, 5, 2, 91);
+    std::fill_n(rows.x.begin() + 300 * 6, 6, 1e6f);
+    std::fill_n(rows.x.begin() + 301 * 6, 6, -1e6f);
+    rows.x[302 * 6] = 1e15f;
+    Fit fit = fit_of(rows, 6, 5, 30);
+    fit.t.given.clear();
+    const GMMClustering ours = fit.run(6);
+    check_sound(ours);
+    check_never_falls(ours.em_stats, 6);
+}
+
+TEST_CASE("nredo keeps the best log-likelihood", "[per_engine]") {
+    const Rows rows = blob_rows(400, 3, 12, 3, 101);
+    std::vector<double> best;
+    std::vector<size_t> passes;
+    for (const int nredo : {1, 2, 3, 4, 5}) {
+        Fit fit;
+        fit.t.rows = rows;
+        fit.gmm.warm_start_niter = 1;
+        fit.gmm.em_niter = 6;
+        fit.gmm.em_tolerance = 0;
+        fit.cp.nredo = nredo;
+        const GMMClustering ours = fit.run(12);
+        best.push_back(ours.em_stats.back().log_likelihood);
+        passes.push_back(ours.em_stats.size());
+        CHECK(ours.iteration_stats.size() >= 1);
+    }
+    CHECK(std::is_sorted(best.begin(), best.end()));
+    CHECK(best.back() > best.front()); // some attempt was better
+    CHECK(passes.front() == 6);
+    CHECK(passes.back() > 6); // and has the earlier ones before it
+}
+
+TEST_CASE(
+        "training stops when a pass gains less than em_tolerance",
+        "[per_engine]") {
+    const Rows rows = blob_rows(500, 4, 6, 2, 111);
+    size_t before = 1000;
+    for (const double tolerance : {1e-5, 1e-3, 1e-1}) {
+        Fit fit = fit_of(rows, 6, 2, 500);
+        fit.gmm.em_tolerance = tolerance;
+        const auto stats = fit.run(6).em_stats;
+        REQUIRE(stats.size() >= 2);
+        CHECK(stats.size() < 500);
+        CHECK(stats.size() <= before);
+        before = stats.size();
+        for (size_t i = 1; i < stats.size(); i++) {
+            const double gain =
+                    stats[i].log_likelihood - stats[i - 1].log_likelihood;
+            const bool stops = gain < tolerance && stats[i - 1].nreseed == 0;
+            CHECK(stops == (i + 1 == stats.size()));
+        }
+    }
+}
+
+TEST_CASE(
+        "codes are trained on like the vectors they stand for",
+        "[per_engine]") {
+    const Rows rows = real_rows(700);
+    faiss::IndexScalarQuantizer codec(128, faiss::ScalarQuantizer::QT_8bit);
+    codec.train(rows.n, rows.x.data());
+    Fit codes;
+    codes.t.rows = rows;
+    codes.t.codec = &codec;
+    codes.t.codes.resize(rows.n * codec.sa_code_size());
+    codec.sa_encode(rows.n, rows.x.data(), codes.t.codes.data());
+    codes.cp.decode_block_size = 37;
+    codes.cp.max_points_per_centroid = 60; // a sample of 600
+    codes.t.weights = random_weights(rows.n, 121);
+    codes.gmm.warm_start_niter = 3;
+    codes.gmm.em_niter = 3;
+    Fit decoded = codes;
+    decoded.t.codec = nullptr;
+    codec.sa_decode(rows.n, codes.t.codes.data(), decoded.t.rows.x.data());
+    const GMMClustering a = codes.run(10), b = decoded.run(10);
+    CHECK(same_bytes(a.centroids, b.centroids));
+    CHECK(same_bytes(a.variances, b.variances));
+    CHECK(same_bytes(a.mixing_weights, b.mixing_weights));
+}
+
+TEST_CASE(
+        "mixtures have the same bytes with any number of threads",
+        "[per_engine][sanitize]") {
+    Fit fit;
+    fit.t.rows = blob_rows(500, 9, 8, 2, 131);
+    fit.cp.max_points_per_centroid = 40;
+    fit.gmm.warm_start_niter = 3;
+    fit.gmm.em_niter = 5;
+    const auto run = [&](int threads) {
+        Threads scope(threads);
+        return fit.run(10);
+    };
+    const GMMClustering one = run(1);
+    for (const int threads : {2, 3, 7}) {
+        const GMMClustering many = run(threads);
+        CHECK(same_bytes(one.centroids, many.centroids));
+        CHECK(same_bytes(one.variances, many.variances));
+        CHECK(same_bytes(one.mixing_weights, many.mixing_weights));
+        CHECK(one.em_stats.back().log_likelihood ==
+              many.em_stats.back().log_likelihood);
+    }
+}
+
+TEST_CASE("as many vectors as components are copied") {
+    Fit fit;
+    fit.t.rows = normal_rows(12, 5, 141);
+    const GMMClustering ours = fit.run(12);
+    CHECK(same_bytes(ours.centroids, fit.t.rows.x));
+    CHECK(ours.em_stats.empty());
+    check_sound(ours);
+}
+
+TEST_CASE("a mixture reports its passes only when verbose") {
+    Fit fit;
+    fit.t.rows = blob_rows(200, 3, 4, 3, 151);
+    fit.gmm.em_niter = 3;
+    CHECK(captured(1, [&] { fit.run(4); }) == "");
+    CHECK(captured(2, [&] { fit.run(4); }) == "");
+    fit.cp.verbose = true;
+    const std::string text = captured(1, [&] { fit.run(4); });
+    using Catch::Matchers::ContainsSubstring;
+    CHECK_THAT(text, ContainsSubstring("EM pass 0"));
+    CHECK_THAT(text, ContainsSubstring("log-likelihood="));
+}
+
+TEST_CASE("bad mixture parameters throw, name themselves and change nothing") {
+    struct Mistake {
+        std::function<void(GMMParameters&)> make;
+        std::vector<std::string> words;
+    };
+    const std::vector<Mistake> mistakes = {
+            {[](GMMParameters& g) { g.warm_start_niter = -1; },
+             {"warm_start_niter = -1", "at least 0"}},
+            {[](GMMParameters& g) { g.em_niter = 0; },
+             {"em_niter = 0", "at least 1"}},
+            {[](GMMParameters& g) { g.em_tolerance = -1e-9; },
+             {"em_tolerance = -1e-09", "at least 0"}},
+            {[](GMMParameters& g) { g.em_tolerance = NAN; },
+             {"em_tolerance", "at least 0"}},
+            {[](GMMParameters& g) { g.variance_floor = 0; },
+             {"variance_floor = 0", "(0, 1]"}},
+            {[](GMMParameters& g) { g.variance_floor = 1.5; },
+             {"variance_floor = 1.5", "(0, 1]"}},
+            {[](GMMParameters& g) { g.variance_floor = NAN; },
+             {"variance_floor", "(0, 1]"}},
+            {[](GMMParameters& g) { g.min_weight = -0.1; },
+             {"min_weight = -0.1", "[0, 1)"}},
+            {[](GMMParameters& g) { g.min_weight = 1; },
+             {"min_weight = 1", "[0, 1)"}},
+            {[](GMMParameters& g) { g.min_weight = NAN; },
+             {"min_weight", "[0, 1)"}},
+    };
+    const Rows rows = normal_rows(100, 3, 161);
+    for (const Mistake& mistake : mistakes) {
+        GMMClustering ours(3, 5, parameters(0));
+        mistake.make(ours.gmm);
+        faiss::IndexFlatL2 index(3);
+        index.add(2, rows.x.data());
+        const std::string message =
+                message_of([&] { ours.train(rows.n, rows.x.data(), index); });
+        INFO(message);
+        for (const std::string& word : mistake.words) {
+            CHECK(message.find(word) != std::string::npos);
+        }
+        CHECK(index.ntotal == 2);
+        CHECK(ours.centroids.empty());
+        CHECK(ours.em_stats.empty());
+    }
+    // and what k-means refuses is refused in the mixture's name
+    GMMClustering ours(3, 5, parameters(0));
+    faiss::IndexFlatL2 index(3);
+    std::vector<float> x = rows.x;
+    x[4] = NAN;
+    CHECK(message_of([&] {
+              ours.train(100, x.data(), index);
+          }).find("GMMClustering") != std::string::npos);
+    CHECK(message_of([&] {
+              ours.train(4, rows.x.data(), index);
+          }).find("n = 4") != std::string::npos);
+}

@@ -55,7 +55,8 @@ macro(add_case case engine)
         endif()
     endforeach()
     string(APPEND script "set_tests_properties([==[${test}]==] PROPERTIES"
-        " TIMEOUT 600 LABELS \"${case_labels}\"")
+        " TIMEOUT 600 LABELS \"${case_labels}\""
+        " SKIP_REGULAR_EXPRESSION \"SKIPPED: \"")
     if(NOT "${engine}" STREQUAL "")
         string(APPEND script " ENVIRONMENT FAISS_FLASH_ENGINE=${engine}")
     endif()

@@ -17,8 +17,8 @@
 #include <string>
 #include <vector>
 
-#include <faiss_flash/cuda/assigner.cuh>
 #include <faiss_flash/engine/engine.h>
+#include <faiss_flash/cuda/assigner.cuh>
 
 using namespace faiss_flash;
 using nlohmann::json;
@@ -33,8 +33,7 @@ __device__ uint32_t mix(uint64_t z) {
 
 /// Standard normal values (Box–Muller on a counter hash).
 __global__ void randn_kernel(float* x, int64_t count, uint64_t seed) {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-         i < count;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
          i += (int64_t)gridDim.x * blockDim.x) {
         const float u = (mix(seed + 2 * i) + 1.0f) * 0x1p-32f;
         const float v = mix(seed + 2 * i + 1) * 0x1p-32f;
@@ -49,8 +48,7 @@ __global__ void repeat_kernel(
         int d,
         const uint8_t* rows,
         int64_t n_rows) {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-         i < n * d;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n * d;
          i += (int64_t)gridDim.x * blockDim.x) {
         x[i] = rows[i / d % n_rows * d + i % d];
     }
@@ -111,8 +109,7 @@ double median_ms(
         FAISS_FLASH_CUDA_CHECK(cudaEventRecord(stop, stream));
         FAISS_FLASH_CUDA_CHECK(cudaEventSynchronize(stop));
         if (i >= 0) {
-            FAISS_FLASH_CUDA_CHECK(
-                    cudaEventElapsedTime(&ms[i], start, stop));
+            FAISS_FLASH_CUDA_CHECK(cudaEventElapsedTime(&ms[i], start, stop));
         }
     }
     cudaEventDestroy(start);
@@ -139,7 +136,8 @@ json run_shape(
         const std::string& data,
         const std::vector<uint8_t>& sift,
         int repeats,
-        int iterations) {
+        int iterations,
+        int capability) {
     const int64_t n = shape.n;
     const int k = shape.k, d = shape.d;
     size_t free_before = 0, total = 0;
@@ -174,7 +172,8 @@ json run_shape(
                 cudaMemcpyDeviceToHost));
     }
 
-    const DeviceInfo device = device_info();
+    DeviceInfo device = device_info();
+    device.capability = std::min(device.capability, capability);
     DeviceCentroids centroids(k, d, choose_shift(model), stream);
     DeviceRows rows(n, d, stream);
     DeviceArray<uint32_t> n_unproved(1, stream);
@@ -199,18 +198,18 @@ json run_shape(
                 0,
                 ((size_t)k * d + 3 * k) * sizeof(double),
                 stream));
-        FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
-                members.get(), 0, k * sizeof(int64_t), stream));
-        FAISS_FLASH_CUDA_CHECK(update(
-                plan,
-                x.get(),
-                nullptr,
-                rows.labels(),
-                centroids.means(),
-                true,
-                stats,
-                scratch.get(),
-                stream));
+        FAISS_FLASH_CUDA_CHECK(
+                cudaMemsetAsync(members.get(), 0, k * sizeof(int64_t), stream));
+        FAISS_FLASH_CUDA_CHECK(
+                update(plan,
+                       x.get(),
+                       nullptr,
+                       rows.labels(),
+                       centroids.means(),
+                       true,
+                       stats,
+                       scratch.get(),
+                       stream));
     };
     // a few iterations: centroids as training meets them
     for (int i = 0; i < iterations; i++) {
@@ -227,7 +226,11 @@ json run_shape(
         centroids.set(model, stream);
     }
     const double kernel_ms = median_ms(repeats, stream, [&] {
-        rows.assign_unchecked(centroids, n_unproved.get(), device, stream);
+        rows.assign_unchecked(
+                centroids.prepared_for(rows.prepared().typical, stream),
+                n_unproved.get(),
+                device,
+                stream);
     });
     const double assign_ms = median_ms(repeats, stream, assign);
     const double update_ms = median_ms(repeats, stream, do_update);
@@ -297,7 +300,7 @@ json run_shape(
 
 int main(int argc, char** argv) {
     std::string json_path, sift_path;
-    int repeats = 11, iterations = 10;
+    int repeats = 11, iterations = 10, capability = 1000;
     std::vector<std::string> shapes = {
             "1000000,1024,128",
             "1000000,4096,128",
@@ -313,6 +316,10 @@ int main(int argc, char** argv) {
     app.add_option("--shape", shapes, "n,k,d (may be repeated)");
     app.add_option("--repeats", repeats, "timed runs, the median is kept");
     app.add_option("--iterations", iterations, "training before timing");
+    app.add_option(
+            "--capability",
+            capability,
+            "run the kernels of at most this compute capability (80, 90)");
     CLI11_PARSE(app, argc, argv);
 
     try {
@@ -331,22 +338,26 @@ int main(int argc, char** argv) {
                     sscanf(text.c_str(), "%lld,%d,%d", &n, &k, &d) == 3,
                     "--shape %s is not n,k,d",
                     text.c_str());
-            rows.push_back(
-                    run_shape({n, k, d}, "randn", sift, repeats, iterations));
+            rows.push_back(run_shape(
+                    {n, k, d}, "randn", sift, repeats, iterations, capability));
             if (!sift.empty() && d == 128) {
                 rows.push_back(run_shape(
-                        {n, k, d}, "sift", sift, repeats, iterations));
+                        {n, k, d},
+                        "sift",
+                        sift,
+                        repeats,
+                        iterations,
+                        capability));
             }
         }
         if (!json_path.empty()) {
             cudaDeviceProp properties;
             FAISS_FLASH_CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
-            std::ofstream(json_path)
-                    << json{{"device", properties.name},
-                            {"cuda", CUDART_VERSION},
-                            {"rows", rows}}
-                               .dump(1)
-                    << "\n";
+            std::ofstream(json_path) << json{{"device", properties.name},
+                                             {"cuda", CUDART_VERSION},
+                                             {"rows", rows}}
+                                                .dump(1)
+                                     << "\n";
         }
     } catch (const std::exception& e) {
         fprintf(stderr, "flash_bench_cuda: %s\n", e.what());

@@ -1,0 +1,37 @@
+#pragma once
+
+// Host side of the assignment kernels. Everything runs on `stream`.
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+namespace faiss_flash {
+
+struct PreparedRows;
+struct PreparedCentroids;
+struct AssignOutput;
+
+/// Rows of up to this many dimensions go through the sm_90 kernel.
+constexpr int assign_sm90_max_d = 128;
+/// Boxes that its tensor maps describe: rows × 64 halves.
+constexpr int assign_sm90_box_rows = 256;
+constexpr int assign_sm90_box_columns = 128;
+
+/// Needs compute capability 9.0.
+cudaError_t launch_assign_sm90(
+        const CUtensorMap& rows_map,
+        const CUtensorMap& centroids_map,
+        const PreparedRows& rows,
+        const PreparedCentroids& centroids,
+        const AssignOutput& out,
+        int multiprocessors,
+        cudaStream_t stream);
+
+/// Needs compute capability 8.0.
+cudaError_t launch_assign_sm80(
+        const PreparedRows& rows,
+        const PreparedCentroids& centroids,
+        const AssignOutput& out,
+        cudaStream_t stream);
+
+} // namespace faiss_flash

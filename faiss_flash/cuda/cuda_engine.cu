@@ -1,0 +1,385 @@
+// The CUDA engine: k-means passes on the current device. What has no kernel
+// (mixture passes, several nearest centroids) runs on the CPU engine.
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <vector>
+
+#include <faiss_flash/cuda/memory_plan.h>
+#include <faiss_flash/cuda/uploader.h>
+#include <faiss_flash/engine/engine.h>
+#include <faiss_flash/cuda/assigner.cuh>
+
+namespace faiss_flash {
+
+namespace {
+
+/// Accumulators of a pass on the device, and their way back.
+class DeviceAccumulators {
+   public:
+    DeviceAccumulators(int k, int d, cudaStream_t stream)
+            : k_(k),
+              d_(d),
+              sums_((size_t)k * d, stream),
+              scalars_(3 * (size_t)k, stream),
+              members_(k, stream) {}
+
+    static size_t bytes(int k, int d) {
+        return (size_t)k * (d + 3) * sizeof(double) + k * sizeof(int64_t);
+    }
+
+    void clear(cudaStream_t stream) {
+        FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
+                sums_.get(), 0, (size_t)k_ * d_ * sizeof(double), stream));
+        FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
+                scalars_.get(), 0, 3 * (size_t)k_ * sizeof(double), stream));
+        FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
+                members_.get(), 0, k_ * sizeof(int64_t), stream));
+    }
+
+    DeviceStatistics view() const {
+        double* scalars = scalars_.get();
+        return {sums_.get(),
+                scalars,
+                scalars + k_,
+                scalars + 2 * k_,
+                members_.get()};
+    }
+
+    /// Into `out`, which has the right shape; waits for the stream.
+    void fetch(Statistics& out, cudaStream_t stream) const {
+        std::vector<double> products(k_);
+        const DeviceStatistics from = view();
+        copy(out.sums.data(), from.sums, (size_t)k_ * d_, stream);
+        copy(out.counts.data(), from.counts, k_, stream);
+        copy(out.energy.data(), from.energy, k_, stream);
+        copy(products.data(), from.products, k_, stream);
+        copy(out.members.data(), from.members, k_, stream);
+        FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+        for (int c = 0; c < k_; c++) {
+            out.objective += products[c];
+            out.total_weight += out.counts[c];
+            out.n += out.members[c];
+        }
+        out.entries = out.n;
+    }
+
+   private:
+    template <class T>
+    static void copy(T* to, const T* from, size_t count, cudaStream_t s) {
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+                to, from, count * sizeof(T), cudaMemcpyDeviceToHost, s));
+    }
+    int k_, d_;
+    DeviceArray<double> sums_, scalars_;
+    DeviceArray<int64_t> members_;
+};
+
+/// Vectors of one chunk, with everything that assigning and updating need.
+struct Chunk {
+    Chunk(int64_t rows, int d, bool weighted, cudaStream_t stream)
+            : x((size_t)rows * d, stream),
+              weights(weighted ? rows : 0, stream),
+              prepared(rows, d, stream) {}
+    static size_t bytes(int64_t rows, int d, bool weighted) {
+        return (size_t)rows * d * sizeof(float) +
+                (weighted ? rows * sizeof(float) : 0) +
+                DeviceRows::bytes(rows, d);
+    }
+    DeviceArray<float> x, weights;
+    DeviceRows prepared;
+};
+
+/// Device memory for models of k centroids.
+class Workspace {
+   public:
+    Workspace(
+            const VectorSource& source,
+            bool weighted,
+            const Model& model,
+            size_t max_bytes,
+            cudaStream_t stream)
+            : block_rows(update_block_rows(model.k)),
+              k((int)model.k),
+              d((int)model.d) {
+        const int64_t n = source.n();
+        const DeviceInfo device = device_info();
+        // a tenth is left to fragmentation and to other users of the device
+        const size_t budget =
+                max_bytes ? max_bytes : device.free_bytes / 10 * 9;
+        auto streamed = [&](int64_t rows) {
+            return fixed_bytes() + 2 * Chunk::bytes(rows, d, weighted) +
+                    update_plan(rows).scratch_bytes();
+        };
+        const size_t resident = fixed_bytes() + Chunk::bytes(n, d, weighted) +
+                update_plan(n).scratch_bytes();
+        plan = plan_memory(n, block_rows, budget, resident, streamed);
+        for (int i = 0; i < (plan.resident ? 1 : 2); i++) {
+            chunks.emplace_back(
+                    new Chunk(plan.chunk_rows, d, weighted, stream));
+        }
+        centroids = std::make_unique<DeviceCentroids>(
+                k, d, choose_shift(model), stream);
+        accumulators = std::make_unique<DeviceAccumulators>(k, d, stream);
+        unproved = DeviceArray<uint32_t>(plan.chunks, stream);
+        scratch = DeviceArray<uint8_t>(
+                update_plan(plan.chunk_rows).scratch_bytes(), stream);
+    }
+
+    UpdatePlan update_plan(int64_t rows) const {
+        return {rows, block_rows, k, d};
+    }
+    size_t fixed_bytes() const {
+        return DeviceCentroids::bytes(k, d) + DeviceAccumulators::bytes(k, d);
+    }
+
+    const int64_t block_rows;
+    const int k, d;
+    MemoryPlan plan;
+    bool loaded = false; ///< resident rows are on the device
+    std::vector<std::unique_ptr<Chunk>> chunks;
+    std::unique_ptr<DeviceCentroids> centroids;
+    std::unique_ptr<DeviceAccumulators> accumulators;
+    DeviceArray<uint32_t> unproved; ///< rows re-checked, per chunk
+    DeviceArray<uint8_t> scratch;
+};
+
+class CudaTrainingSet : public TrainingSet {
+   public:
+    CudaTrainingSet(const VectorSource& source, const EngineOptions& options)
+            : source_(source),
+              options_(options),
+              device_(device_info()),
+              stream_(static_cast<cudaStream_t>(options.stream)),
+              uploader_(source) {
+        std::vector<float> buffer;
+        weighted_ = source.n() > 0 && source.weights(0, 1, buffer) != nullptr;
+    }
+
+    ~CudaTrainingSet() override {
+        // uploads may still be reading the page-locked blocks
+        cudaStreamSynchronize(copy_stream_.get());
+        cudaStreamSynchronize(stream_.get());
+    }
+
+    void accumulate(const Model& model, Pass pass, Statistics& out) override {
+        if (pass == Pass::soft) {
+            if (!on_cpu_) {
+                on_cpu_ = cpu_engine().open(source_);
+            }
+            on_cpu_->accumulate(model, pass, out);
+            return;
+        }
+        out.reset(model.k, model.d);
+        begin(model);
+        const cudaStream_t stream = stream_.get();
+        work_->accumulators->clear(stream);
+        for_each_chunk([&](Chunk& chunk, int64_t i0, int64_t rows) {
+            assign(chunk, i0);
+            FAISS_FLASH_CUDA_CHECK(
+                    update(work_->update_plan(rows),
+                           chunk.x.get(),
+                           weighted_ ? chunk.weights.get() : nullptr,
+                           chunk.prepared.labels(),
+                           work_->centroids->means(),
+                           model.metric == Metric::l2,
+                           work_->accumulators->view(),
+                           work_->scratch.get(),
+                           stream));
+        });
+        work_->accumulators->fetch(out, stream);
+        out.rechecked = fetch_unproved();
+    }
+
+    /// Nearest centroid of every vector; (n).
+    void labels(const Model& model, uint32_t* labels) {
+        begin(model);
+        for_each_chunk([&](Chunk& chunk, int64_t i0, int64_t rows) {
+            assign(chunk, i0);
+            FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+                    labels + i0,
+                    chunk.prepared.labels(),
+                    rows * sizeof(uint32_t),
+                    cudaMemcpyDeviceToHost,
+                    stream_.get()));
+        });
+        FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
+    }
+
+   private:
+    /// Memory for this model, and the model itself on the device.
+    void begin(const Model& model) {
+        if (!work_ || work_->k != (int)model.k) {
+            work_.reset();
+            allocate(model);
+        }
+        work_->centroids->set(model, stream_.get());
+    }
+
+    /// Others may hold memory that looked free: halve what is asked for
+    /// until it is there, or there is no smaller way.
+    void allocate(const Model& model) {
+        size_t budget = options_.max_device_bytes;
+        for (;;) {
+            try {
+                work_ = std::make_unique<Workspace>(
+                        source_, weighted_, model, budget, stream_.get());
+                return;
+            } catch (const OutOfDeviceMemory&) {
+                const size_t tried = budget ? budget : device_info().free_bytes;
+                if (tried < (size_t(1) << 20)) {
+                    throw;
+                }
+                budget = tried / 2;
+            }
+        }
+    }
+
+    /// fn(chunk, first row, rows) with the chunk's vectors on the device,
+    /// in the order of stream_.
+    template <class Fn>
+    void for_each_chunk(Fn&& fn) {
+        const int64_t n = source_.n();
+        if (work_->plan.resident) {
+            Chunk& chunk = *work_->chunks[0];
+            if (!work_->loaded) {
+                load(chunk, 0, n, stream_.get());
+                prepare(chunk, n);
+                work_->loaded = true;
+            }
+            fn(chunk, 0, n);
+            return;
+        }
+        // two chunks in turn: one is copied while the other is worked on
+        const int64_t rows = work_->plan.chunk_rows;
+        for (int64_t i = 0; i < work_->plan.chunks; i++) {
+            const int64_t i0 = i * rows;
+            const int64_t count = std::min(rows, n - i0);
+            Chunk& chunk = *work_->chunks[i % 2];
+            FAISS_FLASH_CUDA_CHECK(cudaStreamWaitEvent(
+                    copy_stream_.get(), free_[i % 2].get(), 0));
+            load(chunk, i0, count, copy_stream_.get());
+            FAISS_FLASH_CUDA_CHECK(
+                    cudaEventRecord(there_[i % 2].get(), copy_stream_.get()));
+            FAISS_FLASH_CUDA_CHECK(
+                    cudaStreamWaitEvent(stream_.get(), there_[i % 2].get(), 0));
+            prepare(chunk, count);
+            fn(chunk, i0, count);
+            FAISS_FLASH_CUDA_CHECK(
+                    cudaEventRecord(free_[i % 2].get(), stream_.get()));
+        }
+    }
+
+    void load(Chunk& chunk, int64_t i0, int64_t count, cudaStream_t stream) {
+        uploader_.upload(i0, count, chunk.x.get(), chunk.weights.get(), stream);
+    }
+
+    void prepare(Chunk& chunk, int64_t count) {
+        chunk.prepared.prepare(
+                count, chunk.x.get(), work_->centroids->shift(), stream_.get());
+    }
+
+    void assign(Chunk& chunk, int64_t i0) {
+        chunk.prepared.assign(
+                *work_->centroids,
+                work_->unproved.get() + i0 / work_->plan.chunk_rows,
+                device_,
+                stream_.get());
+    }
+
+    int64_t fetch_unproved() {
+        std::vector<uint32_t> counts(work_->plan.chunks);
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+                counts.data(),
+                work_->unproved.get(),
+                counts.size() * sizeof(uint32_t),
+                cudaMemcpyDeviceToHost,
+                stream_.get()));
+        FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
+        int64_t sum = 0;
+        for (uint32_t count : counts) {
+            sum += count;
+        }
+        return sum;
+    }
+
+    const VectorSource& source_;
+    const EngineOptions options_;
+    const DeviceInfo device_;
+    Stream stream_;
+    Stream copy_stream_;
+    Event there_[2], free_[2]; ///< chunk copied, chunk no longer needed
+    Uploader uploader_;
+    bool weighted_ = false;
+    std::unique_ptr<Workspace> work_;
+    std::unique_ptr<TrainingSet> on_cpu_;
+};
+
+class CudaEngine : public Engine {
+   public:
+    const char* name() const override {
+        return "cuda";
+    }
+
+    std::unique_ptr<TrainingSet> open(
+            const VectorSource& source,
+            const EngineOptions& options) const override {
+        return std::make_unique<CudaTrainingSet>(source, options);
+    }
+
+    void nearest(
+            const Model& model,
+            size_t n,
+            const float* x,
+            size_t m,
+            idx_t* labels,
+            float* dist) const override {
+        if (m > 1 || n == 0) {
+            cpu_engine().nearest(model, n, x, m, labels, dist);
+            return;
+        }
+        const auto source = array_source(n, model.d, x, nullptr);
+        std::vector<uint32_t> found(n);
+        CudaTrainingSet(*source, EngineOptions()).labels(model, found.data());
+        const bool l2 = model.metric == Metric::l2;
+#pragma omp parallel for
+        for (int64_t i = 0; i < (int64_t)n; i++) {
+            const float* xi = x + i * model.d;
+            const float* c = model.means.data() + found[i] * model.d;
+            double sum = 0;
+            for (size_t j = 0; j < model.d; j++) {
+                const double step = (double)xi[j] - c[j];
+                sum += l2 ? step * step : (double)xi[j] * c[j];
+            }
+            labels[i] = found[i];
+            dist[i] = sum;
+        }
+    }
+
+    void responsibilities(
+            const Model& model,
+            size_t n,
+            const float* x,
+            size_t m,
+            idx_t* labels,
+            float* responsibilities,
+            float* log_likelihood) const override {
+        cpu_engine().responsibilities(
+                model, n, x, m, labels, responsibilities, log_likelihood);
+    }
+};
+
+} // namespace
+
+const Engine* cuda_engine() {
+    int devices = 0;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+        cudaGetLastError();
+        return nullptr;
+    }
+    static const CudaEngine engine;
+    return device_info().capability >= 80 ? &engine : nullptr;
+}
+
+} // namespace faiss_flash

@@ -1,0 +1,89 @@
+#include <faiss_flash/cuda/device.h>
+
+#include <atomic>
+#include <string>
+
+namespace faiss_flash {
+
+void check_cuda(cudaError_t error, const char* call) {
+    if (error == cudaSuccess) {
+        return;
+    }
+    cudaGetLastError(); // an error that is not sticky is not seen again
+    const std::string message =
+            std::string(call) + ": " + cudaGetErrorString(error);
+    if (error == cudaErrorMemoryAllocation) {
+        throw OutOfDeviceMemory(message);
+    }
+    throw faiss::FaissException(message);
+}
+
+namespace {
+
+std::atomic<int> allocations_to_failure{0};
+
+} // namespace
+
+void fail_device_allocation(int n) {
+    allocations_to_failure = n;
+}
+
+void* allocate_device(size_t bytes, cudaStream_t stream) {
+    void* data = nullptr;
+    const bool fail = allocations_to_failure > 0 &&
+            allocations_to_failure.fetch_sub(1) == 1;
+    const cudaError_t error = fail ? cudaErrorMemoryAllocation
+                                   : cudaMallocAsync(&data, bytes, stream);
+    const std::string call =
+            "cudaMallocAsync of " + std::to_string(bytes) + " bytes";
+    check_cuda(error, call.c_str());
+    return data;
+}
+
+PinnedBuffer::PinnedBuffer(size_t bytes) {
+    FAISS_FLASH_CUDA_CHECK(cudaMallocHost(&data_, bytes));
+}
+
+PinnedBuffer::~PinnedBuffer() {
+    cudaFreeHost(data_);
+}
+
+Event::Event() {
+    FAISS_FLASH_CUDA_CHECK(
+            cudaEventCreateWithFlags(&event_, cudaEventDisableTiming));
+}
+
+Event::~Event() {
+    cudaEventDestroy(event_);
+}
+
+Stream::Stream(cudaStream_t given) : stream_(given), own_(!given) {
+    if (own_) {
+        FAISS_FLASH_CUDA_CHECK(
+                cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+    }
+}
+
+Stream::~Stream() {
+    if (own_) {
+        cudaStreamDestroy(stream_);
+    }
+}
+
+DeviceInfo device_info() {
+    int device = 0, major = 0, minor = 0;
+    DeviceInfo info;
+    FAISS_FLASH_CUDA_CHECK(cudaGetDevice(&device));
+    FAISS_FLASH_CUDA_CHECK(cudaDeviceGetAttribute(
+            &info.multiprocessors, cudaDevAttrMultiProcessorCount, device));
+    FAISS_FLASH_CUDA_CHECK(cudaDeviceGetAttribute(
+            &major, cudaDevAttrComputeCapabilityMajor, device));
+    FAISS_FLASH_CUDA_CHECK(cudaDeviceGetAttribute(
+            &minor, cudaDevAttrComputeCapabilityMinor, device));
+    info.capability = 10 * major + minor;
+    size_t total = 0;
+    FAISS_FLASH_CUDA_CHECK(cudaMemGetInfo(&info.free_bytes, &total));
+    return info;
+}
+
+} // namespace faiss_flash

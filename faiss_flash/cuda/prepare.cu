@@ -1,0 +1,281 @@
+#include <algorithm>
+
+#include <faiss_flash/cuda/prepare.cuh>
+
+namespace faiss_flash {
+
+namespace {
+
+/// Sums of a warp in a fixed order: the same bytes every run.
+__device__ float warp_sum(float value) {
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+        value += __shfl_xor_sync(0xffffffff, value, step);
+    }
+    return value;
+}
+
+struct RowNorms {
+    float norm, error, norm2;
+};
+
+/// One warp converts one row. Two columns per lane and step: d_padded is a
+/// multiple of 8.
+__device__ RowNorms
+convert_row(const float* x, int d, int d_padded, Shift shift, __half* halves) {
+    const float largest = 65504; // of fp16
+    float norm2 = 0, error2 = 0;
+    for (int j = threadIdx.x % 32 * 2; j < d_padded; j += 64) {
+        float value[2];
+        __half half[2];
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+            value[e] = j + e < d
+                    ? (x[j + e] - shift.offset[j + e]) * shift.scale
+                    : 0;
+            half[e] =
+                    __float2half_rn(fminf(fmaxf(value[e], -largest), largest));
+            const float difference = value[e] - __half2float(half[e]);
+            norm2 += value[e] * value[e];
+            error2 += difference * difference;
+        }
+        *reinterpret_cast<__half2*>(halves + j) =
+                __halves2half2(half[0], half[1]);
+    }
+    norm2 = warp_sum(norm2);
+    error2 = warp_sum(error2);
+    // a sum of d squares in single precision is off by less than this
+    const float up = 1 + (d + 64) * 0x1p-24f;
+    return {sqrtf(norm2) * up, sqrtf(error2) * up, norm2};
+}
+
+__global__ void prepare_rows_kernel(
+        int64_t n,
+        int d,
+        int d_padded,
+        const float* x,
+        Shift shift,
+        __half* halves,
+        float* norm,
+        float* error) {
+    const int64_t warps = (int64_t)gridDim.x * blockDim.x / 32;
+    for (int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+         i < n;
+         i += warps) {
+        const RowNorms norms = convert_row(
+                x + i * d, d, d_padded, shift, halves + i * d_padded);
+        if (threadIdx.x % 32 == 0) {
+            norm[i] = norms.norm;
+            error[i] = norms.error;
+        }
+    }
+}
+
+/// Sums and maxima of norms and errors, in a fixed order.
+struct Extent {
+    double norm_sum = 0, error_sum = 0;
+    float norm_max = 0, error_max = 0;
+
+    __device__ void add(const Extent& other) {
+        norm_sum += other.norm_sum;
+        error_sum += other.error_sum;
+        norm_max = fmaxf(norm_max, other.norm_max);
+        error_max = fmaxf(error_max, other.error_max);
+    }
+};
+
+constexpr int threads = 256;
+constexpr int extent_blocks = 256;
+static_assert(extent_blocks * sizeof(Extent) <= prepare_scratch_bytes);
+
+__device__ Extent block_total(const Extent& mine) {
+    __shared__ Extent all[threads];
+    all[threadIdx.x] = mine;
+    __syncthreads(); // every thread's part is there
+    for (int step = threads / 2; step > 0; step /= 2) {
+        if (threadIdx.x < step) {
+            all[threadIdx.x].add(all[threadIdx.x + step]);
+        }
+        __syncthreads(); // this level is done
+    }
+    return all[0];
+}
+
+__global__ void extent_kernel(
+        int64_t n,
+        const float* norm,
+        const float* error,
+        Extent* partial) {
+    Extent mine;
+    for (int64_t i = (int64_t)blockIdx.x * threads + threadIdx.x; i < n;
+         i += (int64_t)gridDim.x * threads) {
+        Extent row;
+        row.norm_sum = row.norm_max = norm[i];
+        row.error_sum = row.error_max = error[i];
+        mine.add(row);
+    }
+    const Extent total = block_total(mine);
+    if (threadIdx.x == 0) {
+        partial[blockIdx.x] = total;
+    }
+}
+
+__global__ void typical_kernel(
+        int64_t n,
+        const Extent* partial,
+        TypicalRow* typical) {
+    const Extent total = block_total(partial[threadIdx.x]);
+    if (threadIdx.x == 0) {
+        const float norm = total.norm_sum / n, error = total.error_sum / n;
+        typical->norm = fminf(total.norm_max, 1.5f * norm);
+        typical->error = fminf(total.error_max, 1.5f * error);
+        typical->largest_norm = fminf(total.norm_max, 4 * norm);
+    }
+}
+
+__global__ void prepare_centroids_kernel(
+        int k,
+        int k_padded,
+        int d,
+        int d_padded,
+        const float* centroids,
+        Shift shift,
+        __half* halves,
+        float* norm,
+        float* error,
+        float* norm2,
+        float* bounds) {
+    const int c = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (c >= k_padded) {
+        return;
+    }
+    const bool real = c < k;
+    const RowNorms norms = convert_row(
+            centroids + (int64_t)(real ? c : 0) * d,
+            real ? d : 0,
+            d_padded,
+            shift,
+            halves + (int64_t)c * d_padded);
+    if (threadIdx.x % 32 == 0) {
+        norm[c] = norms.norm;
+        error[c] = norms.error;
+        norm2[c] = norms.norm2;
+        // not negative: their bits order like integers
+        atomicMax(reinterpret_cast<int*>(bounds), __float_as_int(norms.norm));
+        atomicMax(
+                reinterpret_cast<int*>(bounds + 1),
+                __float_as_int(norms.error));
+    }
+}
+
+__global__ void alpha_kernel(
+        int k,
+        int k_padded,
+        int d,
+        float beta,
+        const TypicalRow* typical,
+        const float* norm,
+        const float* error,
+        const float* norm2,
+        const float* bounds,
+        float* alpha) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= k_padded) {
+        return;
+    }
+    const TypicalRow row = *typical;
+    const float base = beta == -2.0f
+            ? row.largest_norm * row.largest_norm + norm2[c]
+            : row.largest_norm * bounds[0];
+    alpha[c] = c < k ? base -
+                    score_error(beta, d, row.norm, row.error, norm[c], error[c])
+                     : INFINITY;
+}
+
+} // namespace
+
+cudaError_t launch_prepare_rows(
+        int64_t n,
+        int d,
+        int d_padded,
+        const float* x,
+        Shift shift,
+        __half* halves,
+        float* norm,
+        float* error,
+        TypicalRow* typical,
+        void* scratch,
+        cudaStream_t stream) {
+    const int64_t blocks = (n * 32 + threads - 1) / threads;
+    const int64_t grid = std::min<int64_t>(blocks, 132 * 16);
+    prepare_rows_kernel<<<grid, threads, 0, stream>>>(
+                                  n,
+                                  d,
+                                  d_padded,
+                                  x,
+                                  shift,
+                                  halves,
+                                  norm,
+                                  error);
+    Extent* partial = static_cast<Extent*>(scratch);
+    extent_kernel<<<extent_blocks, threads, 0, stream>>>(
+            n, norm, error, partial);
+    typical_kernel<<<1, extent_blocks, 0, stream>>>(n, partial, typical);
+    return cudaGetLastError();
+}
+
+cudaError_t launch_prepare_centroids(
+        int k,
+        int k_padded,
+        int d,
+        int d_padded,
+        const float* centroids,
+        Shift shift,
+        __half* halves,
+        float* norm,
+        float* error,
+        float* norm2,
+        float* bounds,
+        cudaStream_t stream) {
+    const cudaError_t cleared =
+            cudaMemsetAsync(bounds, 0, 2 * sizeof(float), stream);
+    if (cleared != cudaSuccess) {
+        return cleared;
+    }
+    prepare_centroids_kernel<<<
+            (k_padded * 32 + threads - 1) / threads,
+            threads,
+            0,
+            stream>>>(
+            k,
+            k_padded,
+            d,
+            d_padded,
+            centroids,
+            shift,
+            halves,
+            norm,
+            error,
+            norm2,
+            bounds);
+    return cudaGetLastError();
+}
+
+cudaError_t launch_alpha(
+        int k,
+        int k_padded,
+        int d,
+        float beta,
+        const TypicalRow* typical,
+        const float* norm,
+        const float* error,
+        const float* norm2,
+        const float* bounds,
+        float* alpha,
+        cudaStream_t stream) {
+    alpha_kernel<<<(k_padded + threads - 1) / threads, threads, 0, stream>>>(
+            k, k_padded, d, beta, typical, norm, error, norm2, bounds, alpha);
+    return cudaGetLastError();
+}
+
+} // namespace faiss_flash

@@ -3,6 +3,8 @@
 // Stock FAISS beside ours, for the tests of clustering.
 
 #include <faiss/IndexFlat.h>
+#include <faiss/IndexPQ.h>
+#include <faiss/IndexScalarQuantizer.h>
 
 #include <faiss_flash/FlashClustering.h>
 #include <tests/core_util.h>
@@ -76,6 +78,43 @@ inline bool all_finite(const std::vector<float>& values) {
     return std::all_of(values.begin(), values.end(), [](float value) {
         return std::isfinite(value);
     });
+}
+
+/// The first rows, every third of `far` moved away from everything.
+inline Rows far_centroids(const Rows& rows, size_t k, size_t far) {
+    Rows centroids{k, rows.d, {}};
+    centroids.x.assign(rows.x.begin(), rows.x.begin() + k * rows.d);
+    for (size_t c = 0; c < far; c++) {
+        for (size_t j = 0; j < rows.d; j++) {
+            centroids.x[3 * c * rows.d + j] = 5000.0f + 100 * c;
+        }
+    }
+    return centroids;
+}
+
+/// 8 bits per dimension or a product quantizer, trained on the vectors.
+inline const faiss::Index& codec(bool product) {
+    static const auto make = [](faiss::Index&& index) -> faiss::Index&& {
+        const Rows rows = real_rows(2000);
+        index.train(rows.n, rows.x.data());
+        return std::move(index);
+    };
+    static faiss::IndexScalarQuantizer sq(128, faiss::ScalarQuantizer::QT_8bit);
+    static faiss::IndexPQ pq(128, 16, 4);
+    static const bool trained = [] {
+        make(std::move(sq));
+        make(std::move(pq));
+        return true;
+    }();
+    REQUIRE(trained);
+    return product ? static_cast<faiss::Index&>(pq) : sq;
+}
+
+/// The vectors of `t` as codes.
+inline void encode(Training& t, bool product) {
+    t.codec = &codec(product);
+    t.codes.resize(t.rows.n * t.codec->sa_code_size());
+    t.codec->sa_encode(t.rows.n, t.rows.x.data(), t.codes.data());
 }
 
 } // namespace test

@@ -91,8 +91,8 @@ void add_comparison_options(CLI::App& app, Arguments& a) {
     app.add_option(
                "--nprobe",
                a.nprobe,
-               "lists visited per query (default: powers of sqrt(2) up to a "
-               "third of nlist, until recall exceeds 0.995)")
+               "lists visited per query (default: powers of 2^(1/4) up to a "
+               "third of nlist, until recall exceeds 0.995 or rises no more)")
             ->delimiter(',')
             ->check(at_least(1))
             ->group(group);
@@ -147,13 +147,6 @@ void add_training_options(CLI::App& app, Arguments& a) {
                "train on a random subset of at most so many times nlist")
             ->check(at_least(1))
             ->capture_default_str()
-            ->group(group);
-    app.add_option(
-               "--code-train-rows",
-               a.code_train_rows,
-               "train PQ and SQ codes on so many vectors, evenly spaced "
-               "(default: all, of which FAISS takes 65536 for PQ)")
-            ->check(at_least(256))
             ->group(group);
     app.add_option("--engine", a.engine, "auto, cpu or reference")
             ->capture_default_str()
@@ -221,9 +214,7 @@ void apply_preset(
         set("--em-niter", a.em_niter, 20);
     } else if (preset == "sample") {
         set("--nlist", a.nlist, Numbers{256});
-        set("--codec", a.codecs, Names{"flat", "pq32", "pq32+rerank"});
-        // 39 per centroid, the fewest that FAISS does not warn about.
-        set("--code-train-rows", a.code_train_rows, size_t(9984));
+        set("--codec", a.codecs, Names{"flat", "pq16", "pq16+rerank"});
         set("--seeds", a.seeds, size_t(2));
     }
 }
@@ -296,7 +287,7 @@ std::vector<size_t> automatic_nprobe(size_t nlist) {
     std::vector<size_t> list;
     for (int i = 0;; i++) {
         const size_t nprobe =
-                static_cast<size_t>(std::lround(std::exp2(i / 2.0)));
+                static_cast<size_t>(std::lround(std::exp2(i / 4.0)));
         if (nprobe > most) {
             return list;
         }

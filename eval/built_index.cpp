@@ -4,6 +4,7 @@
 
 #include <datasets/progress.h>
 #include <eval/stopwatch.h>
+#include <eval/train_pq.h>
 
 namespace faiss_flash {
 
@@ -16,64 +17,29 @@ struct Order {
     const Codec& codec;
     const TrainingOptions& options;
     TrainedQuantizer& trained;
-    size_t n, d;
+    size_t n;
     const float* x;
 };
 
-/// Evenly spaced rows for the codec, or nothing if it takes them all.
-std::vector<float> code_train_rows(const Order& order) {
-    const size_t wanted = order.options.code_train_rows;
-    std::vector<float> rows;
-    if (wanted == 0 || wanted >= order.n) {
-        return rows;
-    }
-    rows.reserve(wanted * order.d);
-    for (size_t i = 0; i < wanted; i++) {
-        const float* row = order.x + i * order.n / wanted * order.d;
-        rows.insert(rows.end(), row, row + order.d);
-    }
-    return rows;
-}
-
-/// Returns the seconds; the coarse quantizer is full already.
-double train_on_rows(faiss::IndexIVF& index, const Order& order) {
-    const std::vector<float> rows = code_train_rows(order);
-    Stopwatch watch;
-    if (rows.empty()) {
-        index.train(order.n, order.x);
-    } else {
-        index.train(rows.size() / order.d, rows.data());
-    }
-    return watch.seconds();
-}
-
+/// Train the codes (the quantizer is full already); returns the seconds.
 double train_codes(faiss::IndexIVF& index, const Order& order) {
-    return train_on_rows(index, order);
+    Stopwatch watch;
+    index.train(order.n, order.x);
+    return watch.seconds();
 }
 
 double train_codes(faiss::IndexIVFPQ& index, const Order& order) {
     auto& known = order.trained.product_quantizers;
-    const auto found = known.find(order.codec.storage);
-    if (found != known.end()) {
-        index.pq = found->second.pq;
-        index.is_trained = true;
-        index.precompute_table();
-        return found->second.seconds;
+    auto found = known.find(order.codec.storage);
+    if (found == known.end()) {
+        const TrainedPQ trained =
+                train_pq(index, order.options, order.n, order.x);
+        found = known.emplace(order.codec.storage, trained).first;
     }
-    faiss::ProductQuantizer& pq = index.pq;
-    pq.cp.seed = order.options.seed;
-    // A flat index like the one FAISS would use, for the sake of progress.
-    ProgressBar progress(
-            "training " + order.codec.storage + " for " +
-                    order.method.trainer_name(),
-            static_cast<double>(pq.M) * pq.cp.niter);
-    CountingQuantizer assigner(pq.dsub, faiss::METRIC_L2);
-    assigner.after_search = [&] { progress.add(1); };
-    pq.assign_index = &assigner;
-    const double seconds = train_on_rows(index, order);
-    pq.assign_index = nullptr;
-    known[order.codec.storage] = {pq, seconds};
-    return seconds;
+    index.pq = found->second.pq;
+    index.is_trained = true;
+    index.precompute_table();
+    return found->second.seconds;
 }
 
 /// One codec's stock class `Stock` or our class `Flash`, trained, not filled.
@@ -134,7 +100,7 @@ BuiltIndex build_index(
     built.quantizer->add(options.nlist, trained.centroids.data());
     const size_t nlist = options.nlist;
     const faiss::MetricType metric = options.metric;
-    const Order order{method, policy, codec, options, trained, n, d, x};
+    const Order order{method, policy, codec, options, trained, n, x};
     switch (codec.kind) {
         case Codec::Kind::flat:
             make_index<faiss::IndexIVFFlat, IndexIVFFlatFlash>(

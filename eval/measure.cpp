@@ -12,7 +12,7 @@ namespace faiss_flash {
 namespace {
 
 constexpr size_t most_runs = 3;
-constexpr double enough_seconds = 0.15;
+constexpr double enough_seconds = 0.05;
 
 struct Results {
     std::vector<idx_t> candidates; ///< (nq, r)

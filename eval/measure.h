@@ -17,7 +17,7 @@ struct Measurement {
 /** Search all queries at `nprobe` for k ≥ 10 results.
  *
  * Distances are counted during the first run. Searches that take less than
- * 0.15 s are repeated, up to three runs, for the sake of the time.
+ * 0.05 s are repeated, up to three runs, for the sake of the time.
  */
 Measurement measure(
         BuiltIndex& built,

@@ -111,6 +111,10 @@ class Section:
     def targets(self):
         return sorted({entry["recall"] for entry in self.summary})
 
+    def reaches_a_target(self, codec):
+        return any(e["dco_raw"] is not None for e in self.summary
+                   if e["codec"] == codec)
+
     def main_target(self, codec):
         """0.95, or the highest recall below it that stock FAISS (where it
         was not measured: any method) reaches."""

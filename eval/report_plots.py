@@ -22,10 +22,13 @@ TRAINER_LINE = {"kmeans": (0, (4, 1.6)), "gmm": "-"}
 # Grey steps for what is not known here (later policies).
 UNKNOWN = ("#777777", "*")
 
-RECALL_TICKS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99,
-                0.995, 0.998, 0.999)
+RECALL_TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998,
+                0.999, 0.9995)
 # A recall of one has no place on the axis.
-LAST_RECALL = 0.9995
+LAST_RECALL = 0.9997
+# Curves that come near to one are drawn from here on: below, all methods are
+# much the same and nobody runs them.
+FIRST_RECALL = 0.7
 
 plt.rcParams.update({
     "font.size": 9,
@@ -72,37 +75,55 @@ def set_log_ticks(axis, low, high):
     axis.set_major_formatter(FuncFormatter(plain_number))
 
 
-def set_recall_axis(ax, lowest):
-    """Recall with equal room for every halving of what is missed."""
-    ax.set_yscale("function", functions=(
+def stretch_recall(ax, direction):
+    """Scale an axis of recalls: equal room for every halving of what is
+    missed."""
+    getattr(ax, f"set_{direction}scale")("function", functions=(
         lambda r: -numpy.log(numpy.clip(1 - r, 1e-9, None)),
         lambda y: 1 - numpy.exp(-y)))
-    bottom = min(max(lowest - 0.01, 0.0), 0.9)
-    ax.set_ylim(bottom, LAST_RECALL)
-    ticks = [t for t in RECALL_TICKS if t >= bottom]
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda r, _: f"{r:g}"))
+    axis = getattr(ax, direction + "axis")
+    axis.set_major_locator(FixedLocator(RECALL_TICKS))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda r, _: f"{r:g}"))
+
+
+def mean_curve(section, codec, method, cost):
+    """The points that can be drawn: costs, recalls, lowest and highest
+    recall of a seed."""
+    points = [p for p in section.curve(codec, method, cost)
+              if p[2] < LAST_RECALL]
+    return [numpy.array(c) for c in list(zip(*points))[1:]] if points else None
 
 
 def draw_curves(ax, section, codec, cost):
-    """One panel: recall over a cost, a line per method, the range of the
-    seeds shaded. Returns [(lowest cost, highest cost, lowest recall)]."""
+    """Recall over a cost: a line per method, the range of the seeds
+    shaded."""
+    curves = {m: mean_curve(section, codec, m, cost)
+              for m in section.methods_of(codec)}
+    curves = {m: c for m, c in curves.items() if c}
+    if not curves:
+        return
+    highest = max(c[1].max() for c in curves.values())
+    lowest = min(c[1].min() for c in curves.values())
+    bottom = max(FIRST_RECALL, lowest) if highest > 0.9 else lowest
     shown = []
-    for method in section.methods_of(codec):
-        curve = [p for p in section.curve(codec, method, cost)
-                 if p[2] < LAST_RECALL]
-        if not curve:
-            continue
-        _, costs, recalls, low, high = zip(*curve)
+    for method, (costs, recalls, low, high) in curves.items():
         looks = style(method)
         ax.plot(costs, recalls, label=method, **looks)
         if section.seeds > 1:
-            ax.fill_between(
-                costs, low, [min(h, LAST_RECALL) for h in high],
-                color=looks["color"], alpha=0.18, linewidth=0)
-        shown.append((min(costs), max(costs), min(recalls)))
-    return shown
+            ax.fill_between(costs, low, numpy.minimum(high, LAST_RECALL),
+                            color=looks["color"], alpha=0.18, linewidth=0)
+        # Points just outside the frame still belong to a line inside.
+        shown += list(costs[recalls >= bottom - 0.02])
+    if highest > 0.9:
+        stretch_recall(ax, "y")
+        ax.set_ylim(bottom, 1 - (1 - highest) * 0.8)
+    else:
+        ax.set_ylim(bottom - 0.02, highest + 0.04)
+    ax.set_xscale("log")
+    low, high = min(shown) * 0.95, max(shown) * 1.05
+    ax.set_xlim(low, high)
+    set_log_ticks(ax.xaxis, low, high)
 
 
 def curves_figure(section, costs, heading):
@@ -110,27 +131,71 @@ def curves_figure(section, costs, heading):
     column per codec."""
     codecs = section.codecs
     fig, axes = plt.subplots(
-        len(costs), len(codecs), squeeze=False, sharey="col", sharex="row",
+        len(costs), len(codecs), squeeze=False,
         figsize=(1.2 + 3.3 * max(len(codecs), 1.6), 0.9 + 3.0 * len(costs)))
     for row, (cost, label) in enumerate(costs):
-        ranges = []
         for column, codec in enumerate(codecs):
             ax = axes[row][column]
-            shown = draw_curves(ax, section, codec, cost)
-            ranges += shown
-            ax.set_xscale("log")
-            set_recall_axis(ax, min((s[2] for s in shown), default=0.5))
+            draw_curves(ax, section, codec, cost)
             ax.set_xlabel(label)
             if row == 0:
                 ax.set_title(f"codec {codec}")
-        if ranges:
-            low = min(r[0] for r in ranges) * 0.9
-            high = max(r[1] for r in ranges) * 1.1
-            axes[row][0].set_xlim(low, high)
-            for ax in axes[row]:
-                set_log_ticks(ax.xaxis, low, high)
         axes[row][0].set_ylabel("recall@10")
     finish(fig, axes, heading)
+    return fig
+
+
+def factors(section, codec, method, cost):
+    """Recalls and how many times fewer distances than stock FAISS (raw) the
+    method needs there, where both curves are known; linear in the logarithm
+    of the distances, as in summary.json."""
+    stock = mean_curve(section, codec, "faiss", "dco_raw")
+    own = mean_curve(section, codec, method, cost)
+    if not stock or not own:
+        return None
+    low = max(FIRST_RECALL, stock[1].min(), own[1].min())
+    high = min(stock[1].max(), own[1].max(), 0.995)
+    if low >= high:
+        return None
+    recalls = 1 - numpy.geomspace(1 - low, 1 - high, 60)
+    logs = [numpy.interp(recalls, numpy.maximum.accumulate(c[1]),
+                         numpy.log(c[0])) for c in (stock, own)]
+    return recalls, numpy.exp(logs[0] - logs[1])
+
+
+def draw_factors(ax, section, codec, cost):
+    for method in section.methods_of(codec):
+        line = factors(section, codec, method, cost)
+        if line:
+            looks = style(method)
+            ax.plot(*line, label=method, markevery=(3, 9), **looks)
+    stretch_recall(ax, "x")
+    ax.set_xlim(FIRST_RECALL, 0.9955)
+    ax.set_xlabel("recall@10")
+
+
+def overview_figure(section):
+    """The result at a glance, for the first codec stock FAISS was measured
+    with: the curves, and what they say about the work saved."""
+    codec = next((c for c in section.codecs
+                  if "faiss" in section.methods_of(c)
+                  and section.main_target(c) is not None), None)
+    if codec is None:
+        return None
+    fig, axes = plt.subplots(1, 3, squeeze=False, figsize=(10.4, 3.7))
+    curves, raw, unique = axes[0]
+    draw_curves(curves, section, codec, "dco_unique")
+    curves.set_xlabel("distances computed per query")
+    curves.set_ylabel("recall@10")
+    draw_factors(raw, section, codec, "dco_raw")
+    raw.set_title("times fewer entries scanned (raw)")
+    draw_factors(unique, section, codec, "dco_unique")
+    unique.set_title("times fewer distances (unique)")
+    limits = raw.get_ylim() + unique.get_ylim()
+    for ax in (raw, unique):
+        ax.set_ylim(min(limits + (0.98,)), max(limits))
+    finish(fig, axes, f"{section.dataset}: same recall with fewer distances "
+                      f"than stock FAISS ({section.nlist} lists, {codec})")
     return fig
 
 
@@ -188,10 +253,10 @@ def draw_gains(ax, section, codec, target, key):
                 linewidth=1.2, zorder=2)
         ax.errorbar(x, uniq, yerr=entry.get("factor_unique_std") or 0,
                     color=color, linewidth=0.8, capsize=2, zorder=2)
-        ax.plot([x], [uniq], linestyle=line, color=color, marker=marker,
-                markersize=7, label=method, zorder=4)
         ax.plot([x], [raw], linestyle="", color=color, marker=marker,
                 markerfacecolor="white", markersize=7, zorder=4)
+        ax.plot([x], [uniq], linestyle=line, color=color, marker=marker,
+                markersize=7, label=method, zorder=5)
     ax.axhline(1, color="black", linewidth=0.8, zorder=1)
     ax.margins(x=0.15, y=0.12)
 
@@ -209,6 +274,7 @@ def draw(section, folder, several):
     """All plots of a section; returns {name: SVG text}."""
     suffix = f"-{section.dataset}-{section.nlist}" if several else ""
     figures = {
+        "overview": overview_figure(section),
         "recall_dco": curves_figure(
             section,
             (("dco_raw", "list entries scanned per query (raw)"),

@@ -21,8 +21,13 @@ namespace faiss_flash {
 
 namespace {
 
-/// Automatic nprobe lists end once recall exceeds this.
-constexpr double enough_recall = 0.995;
+/// Automatic nprobe lists end once recall is high, or has stopped rising (as
+/// coarse codes let it).
+bool enough(const std::vector<double>& recalls) {
+    const double last = recalls.back();
+    return last > 0.995 ||
+            (recalls.size() > 2 && last - recalls.end()[-3] < 0.001);
+}
 
 void check_codec(const Codec& codec, const SearchTask& task) {
     if (codec.kind != Codec::Kind::pq) {
@@ -72,7 +77,6 @@ class Sweep {
         options.em_niter = arguments_.em_niter;
         options.em_tolerance = arguments_.em_tolerance;
         options.max_points_per_centroid = arguments_.max_points_per_centroid;
-        options.code_train_rows = arguments_.code_train_rows;
         options.seed = seed;
         options.engine = arguments_.engine;
         return options;
@@ -148,8 +152,7 @@ class Sweep {
         ProgressBar progress(
                 "searching " + row.method() + " " + codec.name,
                 static_cast<double>(probes.size()));
-        double best = 0;
-        size_t points = 0;
+        std::vector<double> recalls;
         for (size_t nprobe : probes) {
             const Measurement measured =
                     measure(built, codec, task_, arguments_.k, nprobe);
@@ -164,10 +167,9 @@ class Sweep {
             row.search_s = measured.search_s;
             row.qps = static_cast<double>(task_.nq) / measured.search_s;
             on_row_(row);
-            points++;
-            best = std::max(best, measured.recall);
-            progress.update(static_cast<double>(points));
-            if (automatic && measured.recall > enough_recall) {
+            recalls.push_back(measured.recall);
+            progress.update(static_cast<double>(recalls.size()));
+            if (automatic && enough(recalls)) {
                 break;
             }
         }
@@ -181,8 +183,8 @@ class Sweep {
                 codec.name.c_str(),
                 row.seed,
                 built.copies,
-                points,
-                best);
+                recalls.size(),
+                *std::max_element(recalls.begin(), recalls.end()));
         std::fflush(stdout);
     }
 
@@ -235,10 +237,6 @@ class Sweep {
         if (!method.stock && method.rule != AssignmentRule::nearest) {
             all += ";" + policy_params(policy);
         }
-        if (codec.kind != Codec::Kind::flat && options.code_train_rows > 0) {
-            all += ";code_train_rows=" +
-                    std::to_string(options.code_train_rows);
-        }
         if (codec.rerank > 0) {
             std::snprintf(text, sizeof(text), ";rerank=%g", codec.rerank);
             all += text;
@@ -262,12 +260,6 @@ SweepPlan plan_sweep(const Arguments& arguments, const LoadedTask& loaded) {
     for (const std::string& text : arguments.codecs) {
         plan.codecs.push_back(parse_codec(text, arguments.rerank));
         check_codec(plan.codecs.back(), task);
-    }
-    if (arguments.code_train_rows > task.n) {
-        throw std::invalid_argument(
-                "--code-train-rows " +
-                std::to_string(arguments.code_train_rows) + ": there are " +
-                std::to_string(task.n) + " vectors");
     }
     if (arguments.metric == "ip") {
         if (!loaded.angular) {

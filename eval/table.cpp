@@ -39,6 +39,12 @@ std::string cell(const SummaryEntry& entry) {
 /// Entries of one method, one per recall target.
 using Line = std::vector<SummaryEntry>;
 
+bool any_reached(const std::vector<Line>& lines) {
+    return std::any_of(lines.begin(), lines.end(), [](const Line& line) {
+        return line.front().dco_raw.mean.has_value();
+    });
+}
+
 std::string block(const std::vector<Line>& lines) {
     const SummaryEntry& first = lines.front().front();
     size_t name_width = 6;
@@ -52,6 +58,10 @@ std::string block(const std::vector<Line>& lines) {
             ", nlist = " + std::to_string(first.nlist) +
             ", codec " + first.codec + ", " + std::to_string(seeds) +
             (seeds == 1 ? " seed\n" : " seeds (means)\n");
+    if (!any_reached(lines)) {
+        return text + "no method reaches a recall@10 of " +
+                format("%.2f", recall_targets.front()) + "\n";
+    }
     text += "faiss: distances per query for that recall@10; others: how many "
             "times fewer, raw / unique\n";
     text += left("method", name_width) + right("copies", 8);

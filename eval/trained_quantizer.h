@@ -19,7 +19,6 @@ struct TrainingOptions {
     int em_niter = 90;
     double em_tolerance = 1e-4;
     int max_points_per_centroid = 256;
-    size_t code_train_rows = 0; ///< of PQ and SQ; 0: all
     int seed = 1234;
     std::string engine = "auto";
 };

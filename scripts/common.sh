@@ -46,7 +46,7 @@ plot_python() {
     local python
     for python in /usr/bin/python3 python3; do
         if "$python" -c 'import matplotlib' >/dev/null 2>&1; then
-            printf '%s\n' "$python"
+            command -v "$python"
             return 0
         fi
     done

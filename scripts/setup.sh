@@ -29,7 +29,11 @@ install_missing() {
 }
 
 configure() {
-    local cache=$build/CMakeCache.txt options=()
+    local cache=$build/CMakeCache.txt options=() python
+    # The tests of the report need the interpreter that can draw.
+    if python=$(plot_python); then
+        options+=("-DPython3_EXECUTABLE=$python")
+    fi
     # A build folder that came from elsewhere cannot be used.
     if [ -f "$cache" ] &&
         ! grep -qxF "CMAKE_HOME_DIRECTORY:INTERNAL=$root" "$cache"; then

@@ -214,6 +214,7 @@ TEST_CASE("vectors that are all equal can be clustered", "[per_engine]") {
 TEST_CASE(
         "as many vectors as centroids are copied as in stock FAISS",
         "[per_engine]") {
+    Threads scope(1);
     const Rows rows = normal_rows(30, 128, 81, 20, 60);
     for (const int how : {0, 1, 2}) {
         Training t{rows, {}, {}, nullptr, {}};

@@ -158,7 +158,7 @@ Setting make_setting(const std::function<void(Setting&)>& adjust) {
 
 TEST_CASE(
         "the objective follows stock FAISS at every iteration",
-        "[per_engine]") {
+        "[per_engine][slow]") {
     // one thread: BLAS and OpenMP would wait for each other's
     Threads scope(1);
     const bool slow =

@@ -20,6 +20,9 @@ void parallel_row_blocks(
         size_t n,
         std::vector<ScoreScratch>& scratches,
         Fn&& fn) {
+    if (n == 0) {
+        return;
+    }
     const int64_t blocks = (n + row_block - 1) / row_block;
     const int threads = std::min<int64_t>(omp_get_max_threads(), blocks);
     if (scratches.size() < (size_t)threads) {

@@ -277,8 +277,7 @@ std::optional<int> parse_arguments(
 }
 
 size_t automatic_nlist(size_t n) {
-    const double exponent =
-            std::round(std::log2(static_cast<double>(n)) / 2);
+    const double exponent = std::round(std::log2(static_cast<double>(n)) / 2);
     return static_cast<size_t>(std::exp2(exponent));
 }
 

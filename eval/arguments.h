@@ -19,9 +19,12 @@ struct Arguments {
     size_t queries = 0; ///< 0: all
 
     std::vector<size_t> nlist; ///< empty: the power of two nearest to √n
-    std::vector<std::string> methods =
-            {"faiss", "kmeans+air", "gmm+nearest", "gmm+responsibility",
-             "gmm+air"};
+    std::vector<std::string> methods = {
+            "faiss",
+            "kmeans+air",
+            "gmm+nearest",
+            "gmm+responsibility",
+            "gmm+air"};
     std::vector<std::string> codecs = {"flat"};
     std::vector<size_t> nprobe; ///< empty: see automatic_nprobe()
     std::string metric = "l2";

@@ -17,9 +17,9 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
 #include <benchmark/benchmark.h>
 #include <faiss/IndexFlat.h>
+#include <CLI/CLI.hpp>
 
 #include <datasets/error_line.h>
 #include <datasets/progress.h>
@@ -259,8 +259,7 @@ void add_context(
                 " k=" + std::to_string(o.k) +
                 " niter=" + std::to_string(o.niter));
     add("memory_shape",
-        "n=" + std::to_string(memory_rows) +
-                " d=" + std::to_string(vectors.d) +
+        "n=" + std::to_string(memory_rows) + " d=" + std::to_string(vectors.d) +
                 " k=" + std::to_string(o.memory_k));
     add("engine", get_engine(o.engine).name());
     add("threads", std::to_string(omp_get_max_threads()));
@@ -287,13 +286,10 @@ void register_benchmarks(const Options& o, const Vectors& vectors) {
     add("kmeans_against_faiss" + shape + "/niter:" + std::to_string(o.niter),
         [&](benchmark::State& state) {
             kmeans_against_faiss(state, o, vectors);
-        })
-            ->Repetitions(o.repetitions);
-    add("em_pass_against_kmeans_pass" + shape,
-        [&](benchmark::State& state) {
-            em_pass_against_kmeans_pass(state, o, vectors);
-        })
-            ->Repetitions(o.repetitions);
+        })->Repetitions(o.repetitions);
+    add("em_pass_against_kmeans_pass" + shape, [&](benchmark::State& state) {
+        em_pass_against_kmeans_pass(state, o, vectors);
+    })->Repetitions(o.repetitions);
     for (const char* trainer : {"faiss", "kmeans", "gmm"}) {
         add(std::string("extra_memory/") + trainer +
                     "/k:" + std::to_string(o.memory_k),
@@ -333,9 +329,10 @@ void add_options(CLI::App& app, Options& o) {
     app.add_option("--threads", o.threads, "OpenMP threads (default: all)")
             ->check(in_bounds(1, 4096));
     app.add_option("--memory-of", o.memory_of)->group("");
-    app.footer("Options of Google Benchmark work too, for example\n"
-               "--benchmark_out=FILE --benchmark_filter=REGEX "
-               "--benchmark_report_aggregates_only=true");
+    app.footer(
+            "Options of Google Benchmark work too, for example\n"
+            "--benchmark_out=FILE --benchmark_filter=REGEX "
+            "--benchmark_report_aggregates_only=true");
 }
 
 int run(int argc, char** argv) {

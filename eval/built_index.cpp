@@ -62,7 +62,11 @@ void make_index(BuiltIndex& built, const Order& order, const Args&... args) {
     built.ivf = std::move(index);
 }
 
-void fill(BuiltIndex& built, const std::string& label, size_t n, const float* x) {
+void fill(
+        BuiltIndex& built,
+        const std::string& label,
+        size_t n,
+        const float* x) {
     const size_t block = 65536;
     ProgressBar progress(label, static_cast<double>(n));
     Stopwatch watch;
@@ -77,8 +81,7 @@ void fill(BuiltIndex& built, const std::string& label, size_t n, const float* x)
 } // namespace
 
 double BuiltIndex::bytes_per_vector(const Codec& codec) const {
-    const double entry =
-            static_cast<double>(ivf->code_size + sizeof(idx_t));
+    const double entry = static_cast<double>(ivf->code_size + sizeof(idx_t));
     const double raw = codec.rerank > 0
             ? static_cast<double>(ivf->d * sizeof(float))
             : 0.0;
@@ -95,8 +98,7 @@ BuiltIndex build_index(
         size_t d,
         const float* x) {
     BuiltIndex built;
-    built.quantizer =
-            std::make_unique<CountingQuantizer>(d, options.metric);
+    built.quantizer = std::make_unique<CountingQuantizer>(d, options.metric);
     built.quantizer->add(options.nlist, trained.centroids.data());
     const size_t nlist = options.nlist;
     const faiss::MetricType metric = options.metric;

@@ -202,7 +202,8 @@ std::vector<CurveRow> read_curves(const std::string& path) {
 CurveWriter::CurveWriter(
         const std::string& path,
         const std::vector<CurveRow>& rows)
-        : path_(path), file_(std::fopen(path.c_str(), "wb"), std::fclose) {
+        : path_(path),
+          file_(std::fopen(path.c_str(), "wb"), std::fclose) {
     if (!file_) {
         throw std::runtime_error(
                 "cannot write " + path + ": " + std::strerror(errno));
@@ -219,8 +220,7 @@ void CurveWriter::add(const CurveRow& row) {
 
 void CurveWriter::write_line(const std::string& line) {
     const std::string text = line + "\n";
-    if (std::fwrite(text.data(), 1, text.size(), file_.get()) !=
-                text.size() ||
+    if (std::fwrite(text.data(), 1, text.size(), file_.get()) != text.size() ||
         std::fflush(file_.get()) != 0) {
         throw std::runtime_error(
                 "cannot write " + path_ + ": " + std::strerror(errno));

@@ -29,9 +29,8 @@ void search(
         size_t k,
         Results& results) {
     const bool reranks = codec.rerank > 0;
-    const size_t r = reranks
-            ? static_cast<size_t>(std::ceil(codec.rerank * k))
-            : k;
+    const size_t r =
+            reranks ? static_cast<size_t>(std::ceil(codec.rerank * k)) : k;
     results.candidates.resize(task.nq * r);
     results.dist.resize(task.nq * r);
     built.ivf->search(
@@ -43,13 +42,13 @@ void search(
     results.final_labels = results.candidates.data();
     if (reranks) {
         results.labels.resize(task.nq * k);
-        results.reranked = rerank(
-                task,
-                built.ivf->metric_type,
-                r,
-                results.candidates.data(),
-                k,
-                results.labels.data());
+        results.reranked =
+                rerank(task,
+                       built.ivf->metric_type,
+                       r,
+                       results.candidates.data(),
+                       k,
+                       results.labels.data());
         results.final_labels = results.labels.data();
     }
 }

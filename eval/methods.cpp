@@ -82,8 +82,8 @@ std::vector<Method> parse_methods(const std::vector<std::string>& names) {
             std::for_each(known.begin(), known.end(), add);
             continue;
         }
-        const auto found = std::find_if(
-                known.begin(), known.end(), [&](const Method& m) {
+        const auto found =
+                std::find_if(known.begin(), known.end(), [&](const Method& m) {
                     return m.name() == name;
                 });
         if (found == known.end()) {
@@ -159,8 +159,7 @@ AssignmentPolicy make_policy(
 }
 
 std::string policy_params(const AssignmentPolicy& policy) {
-    const std::string lists =
-            "max_lists=" + std::to_string(policy.max_lists);
+    const std::string lists = "max_lists=" + std::to_string(policy.max_lists);
     const std::string candidates =
             "candidates=" + std::to_string(policy.candidates);
     const std::string lambda = "lambda=" + number(policy.lambda);

@@ -33,8 +33,7 @@ size_t hits_of_query(
         if (id < 0 || again) {
             continue;
         }
-        hits += std::find(wanted, wanted + recall_k, id) !=
-                        wanted + recall_k ||
+        hits += std::find(wanted, wanted + recall_k, id) != wanted + recall_k ||
                 distance(id) <= radius;
     }
     return hits;
@@ -47,8 +46,7 @@ double recall_at_10(const SearchTask& task, size_t k, const idx_t* labels) {
     for (size_t query = 0; query < task.nq; query++) {
         hits += hits_of_query(task, query, labels + query * k);
     }
-    return static_cast<double>(hits) /
-            static_cast<double>(task.nq * recall_k);
+    return static_cast<double>(hits) / static_cast<double>(task.nq * recall_k);
 }
 
 } // namespace faiss_flash

@@ -28,15 +28,13 @@ size_t rerank(
                 continue;
             }
             const float* x = task.base.data() + id * task.d;
-            const float dist = l2
-                    ? faiss::fvec_L2sqr(q, x, task.d)
-                    : -faiss::fvec_inner_product(q, x, task.d);
+            const float dist = l2 ? faiss::fvec_L2sqr(q, x, task.d)
+                                  : -faiss::fvec_inner_product(q, x, task.d);
             distances++;
             ranked.emplace_back(dist, id);
         }
         const size_t kept = std::min(k, ranked.size());
-        std::partial_sort(
-                ranked.begin(), ranked.begin() + kept, ranked.end());
+        std::partial_sort(ranked.begin(), ranked.begin() + kept, ranked.end());
         for (size_t i = 0; i < k; i++) {
             labels[query * k + i] = i < kept ? ranked[i].second : -1;
         }

@@ -24,8 +24,7 @@ std::string value_in_file(
     std::string line;
     while (std::getline(file, line)) {
         const size_t at = line.find(separator);
-        if (line.compare(0, key.size(), key) != 0 ||
-            at == std::string::npos) {
+        if (line.compare(0, key.size(), key) != 0 || at == std::string::npos) {
             continue;
         }
         std::string value = line.substr(at + 1);
@@ -75,8 +74,7 @@ nlohmann::ordered_json machine_info() {
     const double bytes = static_cast<double>(sysconf(_SC_PHYS_PAGES)) *
             static_cast<double>(sysconf(_SC_PAGESIZE));
     info["memory_gib"] = std::round(bytes / (1 << 30) * 10) / 10;
-    std::string os =
-            value_in_file("/etc/os-release", "PRETTY_NAME", '=');
+    std::string os = value_in_file("/etc/os-release", "PRETTY_NAME", '=');
     info["os"] = os.empty() ? std::string(system.sysname) : os;
     const std::string blas = blas_info();
     if (!blas.empty()) {

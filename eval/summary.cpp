@@ -51,7 +51,8 @@ std::optional<Cost> cost_at(const Curve& curve, double recall) {
 }
 
 /// What has a stock FAISS curve of its own.
-using Setting = std::tuple<std::string, size_t, std::string, size_t, std::string>;
+using Setting =
+        std::tuple<std::string, size_t, std::string, size_t, std::string>;
 
 Setting setting(const CurveRow& row) {
     return {row.dataset, row.n, row.metric, row.nlist, row.codec};
@@ -211,8 +212,7 @@ std::optional<CurvePlace> find_recall(
             // The first crossing: recalls[i - 1] is below.
             return CurvePlace{
                     i - 1,
-                    (recall - recalls[i - 1]) /
-                            (recalls[i] - recalls[i - 1])};
+                    (recall - recalls[i - 1]) / (recalls[i] - recalls[i - 1])};
         }
     }
     return std::nullopt;
@@ -290,8 +290,7 @@ nlohmann::ordered_json to_json(const std::vector<SummaryEntry>& entries) {
         object["copies"] = entry.copies;
         object["qps"] = number_or_null(entry.qps.mean);
         object["factor_raw_std"] = number_or_null(entry.factor_raw.std);
-        object["factor_unique_std"] =
-                number_or_null(entry.factor_unique.std);
+        object["factor_unique_std"] = number_or_null(entry.factor_unique.std);
         object["factor_total_raw"] =
                 number_or_null(entry.factor_total_raw.mean);
         object["factor_total_unique"] =

@@ -57,7 +57,7 @@ std::optional<double> recall_at_cost(
 struct SummaryEntry {
     std::string dataset, method, codec, params;
     size_t n = 0, nlist = 0;
-    double recall = 0; ///< the target
+    double recall = 0;        ///< the target
     size_t seeds = 0;         ///< seeds measured
     size_t seeds_reached = 0; ///< seeds that reach the target
     Spread dco_raw, dco_unique, dco_coarse, nprobe, qps;

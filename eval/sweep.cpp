@@ -88,11 +88,7 @@ class Sweep {
             const std::string trainer = method.trainer_name();
             if (!trained.count(trainer)) {
                 trained[trainer] = train_quantizer(
-                        method,
-                        options,
-                        task_.n,
-                        task_.d,
-                        task_.base.data());
+                        method, options, task_.n, task_.d, task_.base.data());
                 std::printf(
                         "%s, nlist %zu, seed %d: trained in %.1f s, %d "
                         "passes\n",
@@ -146,9 +142,8 @@ class Sweep {
     /// it.
     void run_curve(BuiltIndex& built, const Codec& codec, CurveRow row) {
         const bool automatic = arguments_.nprobe.empty();
-        const std::vector<size_t> probes = automatic
-                ? automatic_nprobe(row.nlist)
-                : arguments_.nprobe;
+        const std::vector<size_t> probes =
+                automatic ? automatic_nprobe(row.nlist) : arguments_.nprobe;
         ProgressBar progress(
                 "searching " + row.method() + " " + codec.name,
                 static_cast<double>(probes.size()));
@@ -204,8 +199,7 @@ class Sweep {
         row.params = params(method, policy, codec, options);
         row.codec = codec.name;
         row.threads = static_cast<size_t>(omp_get_max_threads());
-        row.engine =
-                method.stock ? "faiss" : get_engine(options.engine).name();
+        row.engine = method.stock ? "faiss" : get_engine(options.engine).name();
         row.seed = static_cast<size_t>(options.seed);
         row.faiss_version = faiss_version();
         row.commit = build_commit();
@@ -286,8 +280,8 @@ SweepPlan plan_sweep(const Arguments& arguments, const LoadedTask& loaded) {
         for (size_t nprobe : arguments.nprobe) {
             if (nprobe > nlist) {
                 throw std::invalid_argument(
-                        "--nprobe " + std::to_string(nprobe) +
-                        ": nlist is " + std::to_string(nlist));
+                        "--nprobe " + std::to_string(nprobe) + ": nlist is " +
+                        std::to_string(nlist));
             }
         }
         for (const Method& method : plan.methods) {

@@ -55,8 +55,8 @@ std::string block(const std::vector<Line>& lines) {
     }
     std::string text = "\n" + first.dataset +
             ", n = " + std::to_string(first.n) +
-            ", nlist = " + std::to_string(first.nlist) +
-            ", codec " + first.codec + ", " + std::to_string(seeds) +
+            ", nlist = " + std::to_string(first.nlist) + ", codec " +
+            first.codec + ", " + std::to_string(seeds) +
             (seeds == 1 ? " seed\n" : " seeds (means)\n");
     if (!any_reached(lines)) {
         return text + "no method reaches a recall@10 of " +

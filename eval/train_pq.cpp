@@ -44,10 +44,11 @@ TrainedPQ train_pq(
     trained.pq = index.pq;
     faiss::ProductQuantizer& pq = trained.pq;
     pq.cp.seed = options.seed;
+    faiss::ClusteringParameters cp = pq.cp;
+    cp.min_points_per_centroid = 1; // or FAISS warns M times about small sets
     const size_t rows = std::min(
             n, pq.ksub * static_cast<size_t>(pq.cp.max_points_per_centroid));
-    const std::vector<float> sample =
-            residuals(*index.quantizer, n, x, rows);
+    const std::vector<float> sample = residuals(*index.quantizer, n, x, rows);
 
     ProgressBar progress("training PQ codes", static_cast<double>(pq.M));
     std::vector<float> slice(rows * pq.dsub);
@@ -57,7 +58,7 @@ TrainedPQ train_pq(
             std::copy(from, from + pq.dsub, slice.begin() + i * pq.dsub);
         }
         FlashClustering clustering(
-                static_cast<int>(pq.dsub), static_cast<int>(pq.ksub), pq.cp);
+                static_cast<int>(pq.dsub), static_cast<int>(pq.ksub), cp);
         clustering.engine = options.engine;
         faiss::IndexFlatL2 unused(pq.dsub);
         clustering.train(rows, slice.data(), unused);

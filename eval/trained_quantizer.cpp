@@ -50,8 +50,7 @@ TrainedQuantizer train_quantizer(
         clustering.train(n, x, quantizer);
         trained.seconds = watch.seconds();
         trained.centroids = clustering.centroids;
-        trained.passes =
-                static_cast<int>(clustering.iteration_stats.size());
+        trained.passes = static_cast<int>(clustering.iteration_stats.size());
         return trained;
     }
 
@@ -66,8 +65,7 @@ TrainedQuantizer train_quantizer(
         clustering.train(n, x, quantizer);
         trained.seconds = watch.seconds();
         trained.passes = static_cast<int>(
-                clustering.iteration_stats.size() +
-                clustering.em_stats.size());
+                clustering.iteration_stats.size() + clustering.em_stats.size());
         trained.centroids = clustering.centroids;
         trained.variances = clustering.variances;
         trained.mixing_weights = clustering.mixing_weights;
@@ -76,8 +74,7 @@ TrainedQuantizer train_quantizer(
         clustering.engine = options.engine;
         clustering.train(n, x, quantizer);
         trained.seconds = watch.seconds();
-        trained.passes =
-                static_cast<int>(clustering.iteration_stats.size());
+        trained.passes = static_cast<int>(clustering.iteration_stats.size());
         trained.centroids = clustering.centroids;
         trained.variances = clustering.variances;
         trained.mixing_weights = clustering.mixing_weights;

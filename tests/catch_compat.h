@@ -10,6 +10,7 @@
 #else
 #include <catch2/catch.hpp>
 namespace Catch {
+using Detail::Approx;
 namespace Matchers {
 inline StdString::ContainsMatcher ContainsSubstring(
         const std::string& text,

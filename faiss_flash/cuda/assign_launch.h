@@ -11,14 +11,25 @@ struct PreparedRows;
 struct PreparedCentroids;
 struct AssignOutput;
 
-/// Rows of up to this many dimensions go through the sm_90 kernel.
+/// Rows of up to this many dimensions stay in shared memory; longer ones go
+/// through the deep kernel.
 constexpr int assign_sm90_max_d = 128;
-/// Boxes that its tensor maps describe: rows × 64 halves.
+/// Boxes that their tensor maps describe: rows × 64 halves.
 constexpr int assign_sm90_box_rows = 256;
 constexpr int assign_sm90_box_columns = 128;
 
 /// Needs compute capability 9.0.
 cudaError_t launch_assign_sm90(
+        const CUtensorMap& rows_map,
+        const CUtensorMap& centroids_map,
+        const PreparedRows& rows,
+        const PreparedCentroids& centroids,
+        const AssignOutput& out,
+        int multiprocessors,
+        cudaStream_t stream);
+
+/// The same for any number of dimensions.
+cudaError_t launch_assign_sm90_deep(
         const CUtensorMap& rows_map,
         const CUtensorMap& centroids_map,
         const PreparedRows& rows,

@@ -2,27 +2,22 @@
 // products, and the epilogue of one half tile under the products of the next.
 //
 // One block holds 256 rows in shared memory and streams all centroids past
-// them, 128 at a time. Warps: one warpgroup copies (one thread of it), two
+// them, 128 at a time; for d ≤ 128. Warps: one warpgroup copies (one thread of it), two
 // compute, 128 rows each as two halves of 64. README.md draws the schedule.
 
 #include <cuda_runtime.h>
 
 #include <faiss_flash/cuda/assign_launch.h>
-#include <faiss_flash/cuda/assign.cuh>
-#include <faiss_flash/cuda/ptx/tma.cuh>
-#include <faiss_flash/cuda/ptx/wgmma.cuh>
+#include <faiss_flash/cuda/sm90.cuh>
 
 namespace faiss_flash {
 
 namespace {
 
-constexpr int block_rows = 256;
-constexpr int chunk = 64; // halves per 128-byte swizzled row
+using namespace sm90;
+
 constexpr int stages = 3;
 constexpr int tiles_in_flight = 2; // unrolled, see compute_tiles
-
-constexpr int row_chunk_bytes = block_rows * chunk * 2;
-constexpr int tile_chunk_bytes = assign_columns * chunk * 2;
 
 /// Shared memory; every operand tile starts on a 1024-byte boundary.
 template <int chunks>
@@ -31,18 +26,6 @@ struct Shared {
     alignas(1024) uint8_t tiles[stages][chunks][tile_chunk_bytes];
     uint64_t rows_full[2], rows_empty[2];
     uint64_t tile_full[stages], tile_empty[stages];
-};
-
-/// Position in a ring of buffers and the parity of its current use.
-struct Ring {
-    int slot = 0;
-    uint32_t parity = 0;
-    __device__ void advance(int size) {
-        if (++slot == size) {
-            slot = 0;
-            parity ^= 1;
-        }
-    }
 };
 
 template <int chunks>
@@ -103,29 +86,6 @@ __device__ void issue_products(
                 s > 0);
     }
     ptx::wgmma_commit();
-}
-
-/// Scores of a half tile into the two rows' running best.
-__device__ __forceinline__ void reduce_scores(
-        const float (&acc)[64],
-        const float* alpha,
-        float beta,
-        uint32_t keep,
-        int tile,
-        Top2& low,
-        Top2& high) {
-    const int before_low = low.best, before_high = high.best;
-#pragma unroll
-    for (int g = 0; g < 16; g++) {
-        const float2 a = __ldg(reinterpret_cast<const float2*>(alpha + 8 * g));
-        low.add(make_key(fmaf(beta, acc[4 * g], a.x), 2 * g, keep),
-                make_key(fmaf(beta, acc[4 * g + 1], a.y), 2 * g + 1, keep));
-        high.add(
-                make_key(fmaf(beta, acc[4 * g + 2], a.x), 2 * g, keep),
-                make_key(fmaf(beta, acc[4 * g + 3], a.y), 2 * g + 1, keep));
-    }
-    low.tile = low.best != before_low ? tile : low.tile;
-    high.tile = high.best != before_high ? tile : high.tile;
 }
 
 /// What a computing warpgroup carries from tile to tile.
@@ -204,7 +164,6 @@ __device__ void compute_loop(
         int tiles) {
     const int group = threadIdx.x / 128 - 1; // 0 or 1
     const int thread = threadIdx.x % 128;
-    const int row_in_half = thread / 32 * 16 + thread % 32 / 4;
     Ring rows_ring;
     ComputeState state;
     state.alpha = centroids.alpha + 2 * (thread % 4);
@@ -230,15 +189,12 @@ __device__ void compute_loop(
             ptx::mbarrier_arrive(&shared.rows_empty[rows_ring.slot]);
         }
         rows_ring.advance(2);
-        const int64_t first = block * block_rows + group * 128 + row_in_half;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const RowBest found = merge_lanes(state.top[i]);
-            const int64_t row = first + (i / 2) * 64 + (i % 2) * 8;
-            if (thread % 4 == 0 && row < rows.n) {
-                write_row(found, row, rows, centroids, out);
-            }
-        }
+        write_rows(
+                state.top,
+                block * block_rows + group * 128,
+                rows,
+                centroids,
+                out);
     }
 }
 

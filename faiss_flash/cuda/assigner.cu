@@ -209,8 +209,11 @@ AssignOutput DeviceRows::assign_unchecked(
     out.n_unproved = n_unproved;
     FAISS_FLASH_CUDA_CHECK(
             cudaMemsetAsync(out.n_unproved, 0, sizeof(uint32_t), stream));
-    if (device.capability == 90 && d_padded_ <= assign_sm90_max_d) {
-        FAISS_FLASH_CUDA_CHECK(launch_assign_sm90(
+    if (device.capability == 90) {
+        const auto launch = d_padded_ <= assign_sm90_max_d
+                ? launch_assign_sm90
+                : launch_assign_sm90_deep;
+        FAISS_FLASH_CUDA_CHECK(launch(
                 tensor_map(rows.halves, n_, d_padded_, assign_sm90_box_rows),
                 tensor_map(
                         c.halves,

@@ -54,7 +54,7 @@ ListMixture train_coarse_quantizer(
         idx_t n,
         const float* x) {
     faiss::Index& quantizer = *index.quantizer;
-    const int alone = index.quantizer_trains_alone;
+    const auto alone = static_cast<unsigned char>(index.quantizer_trains_alone);
     if (index.verbose) {
         printf("Training the coarse quantizer (%s) on %" PRId64
                " vectors in %dD\n",
@@ -153,6 +153,7 @@ Model coarse_model(
         const faiss::IndexIVF& index,
         const std::vector<float>& variances,
         const std::vector<float>& mixing_weights) {
+    FAISS_THROW_IF_NOT_MSG(index.quantizer, "the index has no quantizer");
     const faiss::Index& quantizer = *index.quantizer;
     FAISS_THROW_IF_NOT_FMT(
             quantizer.ntotal == (idx_t)index.nlist,

@@ -77,7 +77,7 @@ std::string folder_of(const std::string& path) {
 /// Where the file is that `path` leads to.
 std::string follow_links(const std::string& path) {
     char* real = realpath(path.c_str(), nullptr);
-    const std::string followed = real ? real : path;
+    std::string followed = real ? real : path;
     free(real);
     return followed;
 }

@@ -241,10 +241,12 @@ def gain_figure(section):
 
 
 def draw_gains(ax, section, codec, target, key):
-    for method in section.methods_of(codec):
-        entry = section.entry(codec, method, target)
-        if not entry or entry["factor_raw"] is None:
-            continue
+    entries = [section.entry(codec, m, target)
+               for m in section.methods_of(codec)]
+    entries = [e for e in entries if e and e["factor_raw"] is not None]
+    middle = (min(e[key] for e in entries) + max(e[key] for e in entries)) / 2
+    for entry in entries:
+        method = entry["method"]
         looks = style(method)
         color, marker = looks["color"], looks["marker"]
         x, raw, uniq = entry[key], entry["factor_raw"], entry["factor_unique"]
@@ -257,6 +259,14 @@ def draw_gains(ax, section, codec, target, key):
                 markerfacecolor="white", markersize=7, zorder=4)
         ax.plot([x], [uniq], linestyle=line, color=color, marker=marker,
                 markersize=7, label=method, zorder=5)
+        # More names would cover each other; k-means at the lower end, where
+        # fewer of the others are.
+        if len(entries) <= 6 and method != "faiss":
+            left = x > middle
+            y = raw if method.startswith("kmeans") else uniq
+            ax.annotate(method, (x, y), xytext=(-8 if left else 8, 0),
+                        textcoords="offset points", va="center",
+                        ha="right" if left else "left", fontsize=8)
     ax.axhline(1, color="black", linewidth=0.8, zorder=1)
     ax.margins(x=0.15, y=0.12)
 

@@ -39,9 +39,8 @@ void distances(
     dist.resize(model.k);
     for (size_t c = 0; c < model.k; c++) {
         const float* mean = model.means.data() + c * model.d;
-        dist[c] = metric == Metric::l2
-                ? squared_distance(x, mean, model.d)
-                : inner_product(x, mean, model.d);
+        dist[c] = metric == Metric::l2 ? squared_distance(x, mean, model.d)
+                                       : inner_product(x, mean, model.d);
     }
 }
 

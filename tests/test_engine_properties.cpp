@@ -90,6 +90,36 @@ TEST_CASE("the lowest number wins among equal centroids", "[per_engine]") {
     }
 }
 
+TEST_CASE("ties between whole numbers go to the lowest number") {
+    // few values, so that many distances are equal: FAISS ranks them exactly
+    std::mt19937 random(85);
+    for (const float offset : {0.0f, 100.0f, -7.25f}) {
+        Rows rows{300, 6, {}}, centroids{90, 6, {}};
+        for (Rows* r : {&rows, &centroids}) {
+            for (size_t i = 0; i < r->n * r->d; i++) {
+                r->x.push_back(offset + float(random() % 4));
+            }
+        }
+        const Problem p =
+                make_problem("whole numbers", centroid_model(centroids), rows);
+        on_each_engine([&](const Engine& engine) {
+            const Nearest found = nearest(engine, p, 1);
+            size_t wrong = 0, ties = 0;
+            for (size_t i = 0; i < p.n(); i++) {
+                const auto begin = p.dist.begin() + i * p.k();
+                const auto first = std::min_element(begin, begin + p.k());
+                wrong += found.labels[i] != first - begin;
+                ties += std::count(begin, begin + p.k(), *first) > 1;
+            }
+            CHECK(wrong == 0);
+            CHECK(ties > 100);
+            const Statistics stats = accumulate(engine, p, Pass::hard);
+            CHECK(stats.objective ==
+                  std::accumulate(found.dist.begin(), found.dist.end(), 0.0));
+        });
+    }
+}
+
 TEST_CASE(
         "permuting vectors permutes what engines say of them",
         "[per_engine]") {

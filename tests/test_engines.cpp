@@ -306,3 +306,32 @@ TEST_CASE("what a soft pass drops is below its bound, vector by vector") {
     CHECK(most > 0); // something was dropped: the bound was tested
     CHECK(most == accumulate(cpu_engine(), all, Pass::soft).dropped_mass);
 }
+
+TEST_CASE("a soft pass finds close components far from the centre") {
+    // pairs of components a few standard deviations apart, the pairs so far
+    // apart that single-precision scores are off by tens of nats
+    const size_t pairs = 20, d = 8;
+    const float sigma = 0.1f;
+    const Rows centers = normal_rows(pairs, d, 191, 1000);
+    Rows centroids{2 * pairs, d, {}};
+    Rows rows = normal_rows(200, d, 192, sigma);
+    for (size_t c = 0; c < 2 * pairs; c++) {
+        for (size_t j = 0; j < d; j++) {
+            centroids.x.push_back(
+                    centers.row(c / 2)[j] + (c % 2) * (j + 1) * sigma / 4);
+        }
+    }
+    for (size_t i = 0; i < rows.n; i++) {
+        for (size_t j = 0; j < d; j++) {
+            rows.x[i * d + j] += centroids.row(i % (2 * pairs))[j];
+        }
+    }
+    Problem p = make_problem("pairs", centroid_model(centroids), rows);
+    p.model.variances.assign(2 * pairs, sigma * sigma);
+    p.model.weights.assign(2 * pairs, 0.5f / pairs);
+    on_each_engine([&](const Engine& engine) {
+        check_soft(engine, p);
+        check_responsibilities(engine, p, 1);
+        check_responsibilities(engine, p, 2);
+    });
+}

@@ -199,6 +199,14 @@ TEST_CASE("components are re-seeded beside the one with most to explain") {
                           after.weights.begin(), after.weights.end(), 0.0),
                   1) <= 1e-6);
 
+    // two at once: the halved energy of the first (180) is less than the
+    // next one's
+    after = model;
+    after.weights = {0, 0.6f, 0.4f, 0};
+    CHECK(faiss_flash::reseed_components(plan, stats, 0, after) == 2);
+    CHECK(after.variances == std::vector<float>{4, 4, 9, 9});
+    CHECK(after.weights == std::vector<float>{0.3f, 0.3f, 0.2f, 0.2f});
+
     plan.min_weight = 0; // never
     after = model;
     CHECK(faiss_flash::reseed_components(plan, stats, 0, after) == 0);

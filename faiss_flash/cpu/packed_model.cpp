@@ -1,7 +1,6 @@
 #include <faiss_flash/cpu/packed_model.h>
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include <faiss_flash/cpu/kernels.h>
@@ -10,38 +9,21 @@ namespace faiss_flash {
 
 namespace {
 
-float median(std::vector<float>& values) {
-    const auto middle = values.begin() + values.size() / 2;
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
-}
-
-/// The median of the centroids in each dimension (from a sample of them):
-/// a few far from the others do not take it away from the vectors as they
-/// would a mean. It is rounded to a power of two that is an eighth of the
-/// spread or less, so that whole numbers and other short fractions, and ties
-/// between them, stay exact when they are shifted.
+/// The median of the centroids in each dimension (of up to 64 of them). A few
+/// that are far from the others do not take it away from the vectors, as they
+/// would a mean; and as one of their own values it leaves whole numbers whole,
+/// and ties between them exact.
 std::vector<float> offset_of_centroids(const Model& model) {
-    const size_t d = model.d;
     const size_t step = (model.k + 63) / 64;
-    std::vector<float> offset(d), values;
-    double spread = 0;
-    for (size_t j = 0; j < d; j++) {
+    std::vector<float> offset(model.d), values;
+    for (size_t j = 0; j < model.d; j++) {
         values.clear();
         for (size_t c = 0; c < model.k; c += step) {
-            values.push_back(model.means[c * d + j]);
+            values.push_back(model.means[c * model.d + j]);
         }
-        offset[j] = median(values);
-        for (float& value : values) {
-            value = std::abs(value - offset[j]);
-        }
-        spread += median(values) / double(d);
-    }
-    if (spread > 0 && std::isfinite(spread)) {
-        const double grid = std::exp2(std::floor(std::log2(spread)) - 3);
-        for (float& value : offset) {
-            value = float(std::round(value / grid) * grid);
-        }
+        const auto middle = values.begin() + values.size() / 2;
+        std::nth_element(values.begin(), middle, values.end());
+        offset[j] = *middle;
     }
     return offset;
 }

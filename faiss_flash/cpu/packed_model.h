@@ -21,7 +21,7 @@ namespace faiss_flash {
 ///   nearest, product  0                               1      0 (o = 0)
 ///   log p(x, c)       log_scale_c − ‖c'‖²/(2σ²_c)     1/σ²_c  −1/(2σ²_c)
 ///
-/// The offset (about the median of the centroids) takes a common shift of the
+/// The offset (the median of the centroids) takes a common shift of the
 /// data out of the cancellation between the three terms.
 struct PackedModel {
     size_t k = 0;

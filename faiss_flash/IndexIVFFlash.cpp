@@ -239,7 +239,8 @@ faiss::InvertedListScanner* IVFFlash<Base>::get_InvertedListScanner(
             has_copies,
             callers_store_pairs,
             callers_sel,
-            [&](bool store_pairs, const faiss::IDSelector* sel) {
+            [&](bool store_pairs) {
+                const faiss::IDSelector* sel = nullptr;
                 return Base::get_InvertedListScanner(
                         FAISS_FLASH_SCANNER_ARGUMENTS);
             });

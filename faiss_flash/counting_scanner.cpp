@@ -9,8 +9,8 @@ namespace faiss_flash {
 
 namespace {
 
-/// What the base scanner asks before it computes a distance.
-class FirstMeeting : public faiss::IDSelector {
+/// Decides which entries a query looks at, and counts them.
+class FirstMeeting {
    public:
     FirstMeeting(bool has_copies, const faiss::IDSelector* sel)
             : sel_(sel),
@@ -20,15 +20,9 @@ class FirstMeeting : public faiss::IDSelector {
         visited_.clear();
     }
 
-    /// From now on ids are (list, offset) pairs of a list with these ids.
-    void translate_pairs(const idx_t* list_ids) {
-        list_ids_ = list_ids;
-    }
-
-    bool is_member(idx_t id) const override {
-        if (list_ids_) {
-            id = list_ids_[faiss::lo_offset(id)];
-        }
+    /// True if the caller's selector takes the id and the query has not met
+    /// it before; it has now.
+    bool accept(idx_t id) {
         if (sel_ && !sel_->is_member(id)) {
             return false;
         }
@@ -46,9 +40,8 @@ class FirstMeeting : public faiss::IDSelector {
    private:
     const faiss::IDSelector* sel_; // the caller's, or nullptr
     bool has_copies_;
-    const idx_t* list_ids_ = nullptr;
-    mutable VisitedSet visited_;
-    mutable size_t accepted_ = 0;
+    VisitedSet visited_;
+    size_t accepted_ = 0;
 };
 
 #if FAISS_FLASH_HAS_LIST_ITERATORS
@@ -58,7 +51,7 @@ class SelectedEntries : public faiss::InvertedListsIterator {
    public:
     SelectedEntries(
             faiss::InvertedListsIterator& base,
-            const faiss::IDSelector& sel,
+            FirstMeeting& sel,
             size_t& entries)
             : base_(base),
               sel_(sel),
@@ -92,14 +85,14 @@ class SelectedEntries : public faiss::InvertedListsIterator {
     void find_member() {
         for (; base_.is_available(); base_.next()) {
             entries_++;
-            if (sel_.is_member(base_.get_id_and_codes().first)) {
+            if (sel_.accept(base_.get_id_and_codes().first)) {
                 return;
             }
         }
     }
 
     faiss::InvertedListsIterator& base_;
-    const faiss::IDSelector& sel_;
+    FirstMeeting& sel_;
     size_t& entries_;
 };
 #endif
@@ -118,12 +111,11 @@ class CountingScanner : public faiss::InvertedListScanner {
               counters_(counters),
               selector_(has_copies, sel),
               selecting_(has_copies || sel) {
-        // FAISS's PQ scanner reads ids wherever there is a selector, so
-        // pairs have to come to it as ids
+        // the base scanner numbers the codes it is given from 0, which is
+        // not their offset when it is given a run of a list: then pairs come
+        // to it as ids
         pairs_as_ids_ = store_pairs && selecting_;
-        base_.reset(make_base(
-                store_pairs && !pairs_as_ids_,
-                selecting_ ? &selector_ : nullptr));
+        base_.reset(make_base(store_pairs && !pairs_as_ids_));
         FAISS_THROW_IF_NOT_MSG(
                 base_, "the base class has no scanner for this metric");
         keep_max = base_->keep_max;
@@ -156,9 +148,9 @@ class CountingScanner : public faiss::InvertedListScanner {
             const uint8_t* codes,
             const idx_t* ids,
             FAISS_FLASH_SCAN_RESULT_PARAMETERS) const override {
-        return scan(n, ids, [&](const idx_t* base_ids) {
+        return scan(n, codes, ids, [&](auto count, auto run, auto run_ids) {
             return base_->scan_codes(
-                    n, codes, base_ids, FAISS_FLASH_SCAN_RESULT_ARGUMENTS);
+                    count, run, run_ids, FAISS_FLASH_SCAN_RESULT_ARGUMENTS);
         });
     }
 
@@ -168,8 +160,8 @@ class CountingScanner : public faiss::InvertedListScanner {
             const idx_t* ids,
             float radius,
             faiss::RangeQueryResult& result) const override {
-        scan(n, ids, [&](const idx_t* base_ids) {
-            base_->scan_codes_range(n, codes, base_ids, radius, result);
+        scan(n, codes, ids, [&](auto count, auto run, auto run_ids) {
+            base_->scan_codes_range(count, run, run_ids, radius, result);
             return 0;
         });
     }
@@ -199,25 +191,60 @@ class CountingScanner : public faiss::InvertedListScanner {
 #endif
 
    private:
-    /// `scan_base` scans the current list's first n entries, or with ids any
-    /// n entries.
-    template <class ScanBase>
-    size_t scan(size_t n, const idx_t* ids, ScanBase&& scan_base) const {
+    /// Give the base scanner the n entries, or the runs of them that the
+    /// query has a use for: scan_run(count, codes, ids). Without ids the
+    /// entries are the current list's first n. Returns the sum of what
+    /// scan_run returns.
+    template <class ScanRun>
+    size_t scan(
+            size_t n,
+            const uint8_t* codes,
+            const idx_t* ids,
+            ScanRun&& scan_run) const {
         entries_ += n;
         if (!selecting_) {
             unselected_ += n;
+            return scan_run(n, codes, ids);
         }
         if (!pairs_as_ids_) {
-            return scan_base(ids);
+            return scan_runs(n, codes, ids, ids, scan_run);
         }
         pairs_.resize(n);
         for (size_t j = 0; j < n; j++) {
             pairs_[j] = faiss::lo_build(list_no, j);
         }
         const faiss::InvertedLists::ScopedIds list_ids(&lists_, list_no);
-        selector_.translate_pairs(list_ids.ids);
-        const size_t nup = scan_base(pairs_.data());
-        selector_.translate_pairs(nullptr);
+        return scan_runs(n, codes, list_ids.ids, pairs_.data(), scan_run);
+    }
+
+    /// @param ids     what is looked up in the selector
+    /// @param labels  what the base scanner is given as ids
+    template <class ScanRun>
+    size_t scan_runs(
+            size_t n,
+            const uint8_t* codes,
+            const idx_t* ids,
+            const idx_t* labels,
+            ScanRun&& scan_run) const {
+        const size_t bytes = lists_.code_size;
+        size_t nup = 0;
+        for (size_t end = 0; end < n;) {
+            while (end < n && !selector_.accept(ids[end])) {
+                end++;
+            }
+            const size_t begin = end;
+            if (end < n) {
+                end++; // accepted just now
+            }
+            while (end < n && selector_.accept(ids[end])) {
+                end++;
+            }
+            if (begin < end) {
+                nup += scan_run(
+                        end - begin, codes + begin * bytes, labels + begin);
+            }
+            end++; // refused just now, or past the last
+        }
         return nup;
     }
 
@@ -241,7 +268,7 @@ class CountingScanner : public faiss::InvertedListScanner {
     const faiss::InvertedLists& lists_;
     SearchCounters& counters_;
     mutable FirstMeeting selector_;
-    const bool selecting_; // whether the base scanner asks selector_
+    const bool selecting_; // whether selector_ is asked
     bool pairs_as_ids_;    // store_pairs by way of ids
     std::unique_ptr<faiss::InvertedListScanner> base_;
     mutable std::vector<idx_t> pairs_;

@@ -7,20 +7,18 @@
 
 namespace faiss_flash {
 
-/// Makes the base class's scanner with these arguments of
-/// get_InvertedListScanner.
-using ScannerMaker = std::function<faiss::InvertedListScanner*(
-        bool store_pairs,
-        const faiss::IDSelector* sel)>;
+/// Makes the base class's scanner, without a selector.
+using ScannerMaker =
+        std::function<faiss::InvertedListScanner*(bool store_pairs)>;
 
 /** The base class's scanner, counted, and with `has_copies` deduplicated.
  *
- * FAISS's scanners ask their selector exactly once per entry and before the
- * distance is computed (Flat, PQ and SQ, all code paths of 1.7.3 to 1.15).
- * So the base scanner is made with a selector of ours, which accepts an id
- * the first time a query meets it and only if the caller's selector does:
- * no id is returned twice and no vector's distance is computed twice.
- * set_query() starts a new query.
+ * Before distances are computed, the entries of a list are cut into runs of
+ * those whose id the query meets for the first time and the caller's
+ * selector takes; the base scanner sees only these runs. So no id is
+ * returned twice, no vector's distance is computed twice, and FAISS's
+ * scanning loops run as fast as without a selector. set_query() starts a new
+ * query.
  *
  * What was scanned is added to index counters when the scanner is destroyed;
  * see SearchCounters. One thread at a time, unlike FAISS's own scanners.

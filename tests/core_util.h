@@ -124,10 +124,10 @@ class Worst {
     size_t i_ = 0, j_ = 0;
 };
 
-#define CHECK_WORST(worst)         \
-    do {                           \
-        INFO(worst.where());       \
-        CHECK(worst.value() <= 1); \
+#define CHECK_WORST(worst)           \
+    do {                             \
+        INFO((worst).where());       \
+        CHECK((worst).value() <= 1); \
     } while (0)
 
 /// An environment variable for as long as this lives.

@@ -26,19 +26,19 @@ TEST_CASE("nothing is printed unless verbose is set, but FAISS's warning") {
         });
     };
     const auto quiet = [](faiss::ClusteringParameters&) {};
-    CHECK(run(1, false, quiet) == "");
-    CHECK(run(2, false, quiet) == "");
+    CHECK(run(1, false, quiet).empty());
+    CHECK(run(2, false, quiet).empty());
 
     const auto warning = [](faiss::ClusteringParameters& cp) {
         cp.min_points_per_centroid = 39;
     };
-    CHECK(run(1, false, warning) == "");
-    CHECK(run(2, false, warning) != "");
+    CHECK(run(1, false, warning).empty());
+    CHECK_FALSE(run(2, false, warning).empty());
     CHECK(run(2, false, warning) == run(2, true, warning));
     const auto enough = [](faiss::ClusteringParameters& cp) {
         cp.min_points_per_centroid = 20;
     };
-    CHECK(run(2, false, enough) == "");
+    CHECK(run(2, false, enough).empty());
     const auto sampled = [](faiss::ClusteringParameters& cp) {
         cp.min_points_per_centroid = 39;
         cp.max_points_per_centroid = 10;
@@ -60,7 +60,7 @@ TEST_CASE("nothing is printed unless verbose is set, but FAISS's warning") {
         CHECK_THAT(text, ContainsSubstring(line));
         CHECK_THAT(run(1, true, verbose), ContainsSubstring(line));
     }
-    CHECK(run(2, false, verbose) == "");
+    CHECK(run(2, false, verbose).empty());
 }
 
 namespace {

@@ -13,8 +13,7 @@ TEST_CASE("the instruction sets that are tested") {
     WARN("CPU kernels covered here:" << names);
     CHECK(!instruction_sets().empty());
 #if defined(__x86_64__)
-    // a portable baseline is always there, and these where the CPU has them
-    CHECK(instruction_sets().size() >= 1);
+    // beside the portable one, these where the CPU has them
     CHECK(instruction_sets().count("AVX2") ==
           (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")));
     CHECK(instruction_sets().count("AVX3") ==

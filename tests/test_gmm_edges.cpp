@@ -136,8 +136,8 @@ TEST_CASE("a mixture reports its passes only when verbose") {
     Fit fit;
     fit.t.rows = blob_rows(200, 3, 4, 3, 151);
     fit.gmm.em_niter = 3;
-    CHECK(captured(1, [&] { fit.run(4); }) == "");
-    CHECK(captured(2, [&] { fit.run(4); }) == "");
+    CHECK(captured(1, [&] { fit.run(4); }).empty());
+    CHECK(captured(2, [&] { fit.run(4); }).empty());
     fit.cp.verbose = true;
     const std::string text = captured(1, [&] { fit.run(4); });
     using Catch::Matchers::ContainsSubstring;

@@ -89,6 +89,7 @@ std::vector<TrainingResult> train_in_parts(
     Reduction reduction(participants);
     std::vector<TrainingResult> results(participants);
     std::vector<std::thread> threads;
+    threads.reserve(participants);
     for (int rank = 0; rank < participants; rank++) {
         threads.emplace_back([&, rank] {
             const size_t i0 = bounds[rank];

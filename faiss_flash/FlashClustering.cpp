@@ -9,6 +9,7 @@
 
 #include <faiss/utils/random.h>
 
+#include <faiss_flash/check_input.h>
 #include <faiss_flash/trainer/trainer.h>
 #include <faiss_flash/trainer/update.h>
 
@@ -52,18 +53,6 @@ std::vector<int64_t> subsample_rows(
     faiss::rand_perm(perm.data(), n, seed);
     std::copy(perm.begin(), perm.begin() + wanted, rows.begin());
     return rows;
-}
-
-void check_finite(const char* what, size_t n, size_t d, const float* x) {
-    for (size_t i = 0; i < n * d; i++) {
-        FAISS_THROW_IF_NOT_FMT(
-                std::isfinite(x[i]),
-                "%s: input contains NaN's or Inf's: x[%zd][%zd] = %g",
-                what,
-                i / d,
-                i % d,
-                x[i]);
-    }
 }
 
 void check_weights(const char* what, size_t n, const float* weights) {

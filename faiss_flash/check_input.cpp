@@ -44,7 +44,8 @@ void check_finite(const char* what, size_t n, size_t d, const float* x) {
     for (size_t i = bad_block * block; i < total; i++) {
         FAISS_THROW_IF_NOT_FMT(
                 std::isfinite(x[i]),
-                "%s: x[%zd][%zd] = %g should be finite",
+                "%s: input contains NaN's or Inf's: x[%zd][%zd] = %g should "
+                "be finite",
                 what,
                 i / d,
                 i % d,

@@ -131,6 +131,8 @@ class Attempt {
                     stats_.counts.begin(), stats_.counts.end());
             const int nsplit =
                     split_empty_clusters(stats_.n, n_frozen_, sizes, model);
+            // halves of a split cluster share its weight in the mixture
+            stats_.counts.assign(sizes.begin(), sizes.end());
             post_process(plan_, model);
             report(Pass::hard, i, stats_.objective, nsplit, start, reports);
 

@@ -61,7 +61,8 @@ struct TrainingPlan {
     std::function<void(const PassReport&)> on_pass;
     /// Statistics of this process's part in, of the whole data out; empty:
     /// this process has all the data. Every participant then takes the same
-    /// decisions.
+    /// decisions, given the same centroids to start from: `given` must hold
+    /// all k (each would pick them from its own rows otherwise).
     std::function<void(Statistics&)> all_reduce;
 };
 

@@ -340,10 +340,22 @@ void add_options(CLI::App& app, Options& o) {
             "--benchmark_report_aggregates_only=true");
 }
 
+/// "--dataset=/home/me/x.hdf5" as "--dataset=x.hdf5": what is kept should not
+/// depend on where things lie.
+std::string without_folders(std::string argument) {
+    const size_t slash = argument.rfind('/');
+    if (slash != std::string::npos) {
+        const size_t equals = argument.find('=');
+        const size_t from = equals < slash ? equals + 1 : 0;
+        argument.erase(from, slash + 1 - from);
+    }
+    return argument;
+}
+
 int run(int argc, char** argv) {
     std::string command = "flash_bench";
     for (int i = 1; i < argc; i++) {
-        command += std::string(" ") + argv[i];
+        command += " " + without_folders(argv[i]);
     }
     // Help is ours; Google Benchmark takes its own flags out of argv.
     Options o;

@@ -18,6 +18,9 @@
 #include <vector>
 
 #include <faiss_flash/engine/engine.h>
+#include <faiss/IndexFlat.h>
+
+#include <faiss_flash/FlashClustering.h>
 #include <faiss_flash/cuda/assigner.cuh>
 
 using namespace faiss_flash;
@@ -296,10 +299,64 @@ json run_shape(
     return row;
 }
 
+/// FlashClustering::train from ordinary host memory, context created.
+json run_training(const Shape& shape, int niter, double device_share) {
+    const int64_t n = shape.n;
+    const int k = shape.k, d = shape.d;
+    std::vector<float> x((size_t)n * d);
+    {
+        DeviceArray<float> made(x.size(), nullptr);
+        randn_kernel<<<2048, 256>>>(made.get(), x.size(), 1);
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
+                x.data(),
+                made.get(),
+                x.size() * sizeof(float),
+                cudaMemcpyDeviceToHost));
+    }
+    std::vector<double> seconds;
+    double objective = 0;
+    for (int run = 0; run < 4; run++) {
+        FlashClustering clustering(d, k);
+        clustering.engine = "cuda";
+        clustering.niter = niter;
+        clustering.max_points_per_centroid = (n + k - 1) / k;
+        clustering.engine_options.max_device_bytes =
+                device_share * n * d * sizeof(float);
+        faiss::IndexFlatL2 index(d);
+        const auto start = std::chrono::steady_clock::now();
+        clustering.train(n, x.data(), index);
+        const double s = std::chrono::duration<double>(
+                                 std::chrono::steady_clock::now() - start)
+                                 .count();
+        if (run > 0) { // the first one warms up
+            seconds.push_back(s);
+        }
+        objective = clustering.iteration_stats.back().obj;
+    }
+    std::sort(seconds.begin(), seconds.end());
+    fprintf(stderr,
+            "train %lld x %d, K = %d, %d iterations%s: %.3f s\n",
+            (long long)n,
+            d,
+            k,
+            niter,
+            device_share > 0 ? ", streamed" : "",
+            seconds[1]);
+    return {{"training", true},
+            {"n", n},
+            {"k", k},
+            {"d", d},
+            {"niter", niter},
+            {"max_device_bytes", device_share * n * d * sizeof(float)},
+            {"seconds", seconds[1]},
+            {"objective", objective}};
+}
+
 } // namespace
 
 int main(int argc, char** argv) {
     std::string json_path, sift_path;
+    bool training = false;
     int repeats = 11, iterations = 10, capability = 1000;
     std::vector<std::string> shapes = {
             "1000000,1024,128",
@@ -320,6 +377,10 @@ int main(int argc, char** argv) {
             "--capability",
             capability,
             "run the kernels of at most this compute capability (80, 90)");
+    app.add_flag(
+            "--training",
+            training,
+            "also time whole trainings from host memory");
     CLI11_PARSE(app, argc, argv);
 
     try {
@@ -349,6 +410,11 @@ int main(int argc, char** argv) {
                         iterations,
                         capability));
             }
+        }
+        if (training) {
+            rows.push_back(run_training({1000000, 1024, 128}, 25, 0));
+            rows.push_back(run_training({8000000, 1024, 128}, 5, 0));
+            rows.push_back(run_training({8000000, 1024, 128}, 5, 1.0));
         }
         if (!json_path.empty()) {
             cudaDeviceProp properties;

@@ -276,6 +276,7 @@ TrainingPlan FlashClustering::make_plan(
         }
         faiss::InterruptCallback::check();
     };
+    plan.engine_options = engine_options;
     complete_plan(plan);
     return plan;
 }

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include <faiss_flash/engine/engine_options.h>
 #include <faiss_flash/faiss_compat.h>
 #include <faiss_flash/trainer/model.h>
 
@@ -41,6 +42,8 @@ struct TrainingResult;
 struct FlashClustering : faiss::Clustering {
     /// engine to run on, see engine/engine.h
     std::string engine = "auto";
+    /// device memory and stream of engines that have them
+    EngineOptions engine_options;
 
     /// Outputs: the clusters read as an isotropic Gaussian mixture with one
     /// shared variance, σ² = Σ_i ‖x_i − c_a(i)‖² / (n·d) and π_k = n_k / n

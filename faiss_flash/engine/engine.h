@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include <faiss_flash/engine/engine_options.h>
 #include <faiss_flash/faiss_compat.h>
 #include <faiss_flash/trainer/model.h>
 #include <faiss_flash/trainer/source.h>
@@ -28,15 +29,6 @@ class TrainingSet {
     /// never stored. The same set, model and engine give the same bytes,
     /// whatever the number of threads.
     virtual void accumulate(const Model& model, Pass pass, Statistics& out) = 0;
-};
-
-/// Where an engine may put things; each engine reads what applies to it.
-struct EngineOptions {
-    /// device memory a training set may take, in bytes; 0: most of what is
-    /// free. Data that does not fit is streamed through in every pass.
-    size_t max_device_bytes = 0;
-    /// device stream (a cudaStream_t) to work on; nullptr: one of its own
-    void* stream = nullptr;
 };
 
 /// Does the arithmetic of training and assignment. Knows shapes and

@@ -240,8 +240,7 @@ void extra_memory(
             state.SkipWithError("the measuring process failed, see above");
             return;
         }
-        state.counters["extra_MiB"] =
-                static_cast<double>(bytes) / (1 << 20);
+        state.counters["extra_MiB"] = static_cast<double>(bytes) / (1 << 20);
     }
 }
 

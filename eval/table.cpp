@@ -39,9 +39,14 @@ std::string cell(const SummaryEntry& entry) {
 /// Entries of one method, one per recall target.
 using Line = std::vector<SummaryEntry>;
 
+/// Whether any method has a value at any target. The first target may be
+/// missed from above: the smallest nprobe can exceed it already.
 bool any_reached(const std::vector<Line>& lines) {
     return std::any_of(lines.begin(), lines.end(), [](const Line& line) {
-        return line.front().dco_raw.mean.has_value();
+        return std::any_of(
+                line.begin(), line.end(), [](const SummaryEntry& entry) {
+                    return entry.dco_raw.mean.has_value();
+                });
     });
 }
 

@@ -32,11 +32,11 @@ enum class AssignmentRule {
  *   k-means centroids the mixture has one variance (see FlashClustering).
  * - closure: j with ‖r_j‖ ≤ (1 + epsilon)·‖r_1‖, nearest first, leaving out
  *   a j whose centroid is nearer to one already chosen than to x
- *   (SPANN, section 3.2.2); at most max_lists
+ *   (SPANN); at most max_lists
  * - air: argmin_{j>1} ‖r_j‖² + lambda·r_1ᵀr_j; unless strict, no second
  *   list where (1 + lambda)·‖r_1‖² is no larger, that is where j = 1 would
- *   win (RAIRS, section 4)
- * - soar: argmin_{j>1} ‖r_j‖² + lambda·(r_1ᵀr_j)²/‖r_1‖² (SOAR, section 3)
+ *   win (RAIRS)
+ * - soar: argmin_{j>1} ‖r_j‖² + lambda·(r_1ᵀr_j)²/‖r_1‖² (SOAR)
  *
  * Distances are squared L2 whatever the index's metric.
  */

@@ -225,6 +225,12 @@ class CudaTrainingSet : public TrainingSet {
             try {
                 work_ = std::make_unique<Workspace>(
                         source_, weighted_, model, budget, stream_.get());
+                // the memory is there in the order of stream_; copies into
+                // it run on another stream and wait for these events
+                for (const Event& chunk_free : free_) {
+                    FAISS_FLASH_CUDA_CHECK(
+                            cudaEventRecord(chunk_free.get(), stream_.get()));
+                }
                 return;
             } catch (const OutOfDeviceMemory&) {
                 const size_t tried = budget ? budget : device_info().free_bytes;

@@ -1,19 +1,11 @@
 #include <algorithm>
 
 #include <faiss_flash/cuda/prepare.cuh>
+#include <faiss_flash/cuda/warp.cuh>
 
 namespace faiss_flash {
 
 namespace {
-
-/// Sums of a warp in a fixed order: the same bytes every run.
-__device__ float warp_sum(float value) {
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-        value += __shfl_xor_sync(0xffffffff, value, step);
-    }
-    return value;
-}
 
 struct RowNorms {
     float norm, error, norm2;

@@ -1,5 +1,6 @@
 #include <faiss_flash/cuda/recheck.cuh>
 #include <faiss_flash/cuda/tile_sm80.cuh>
+#include <faiss_flash/cuda/warp.cuh>
 
 namespace faiss_flash {
 
@@ -115,11 +116,7 @@ __device__ double exact_score(const float* x, const float* c, int d, bool l2) {
         const double a = x[j], b = c[j];
         sum += l2 ? (a - b) * (a - b) : -a * b;
     }
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-        sum += __shfl_xor_sync(0xffffffff, sum, step);
-    }
-    return sum;
+    return warp_sum(sum);
 }
 
 __global__ void settle_kernel(

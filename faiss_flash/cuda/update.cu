@@ -3,6 +3,7 @@
 #include <cub/device/device_scan.cuh>
 
 #include <faiss_flash/cuda/update.cuh>
+#include <faiss_flash/cuda/warp.cuh>
 
 namespace faiss_flash {
 
@@ -129,14 +130,6 @@ segment_of_run(const uint32_t* run_starts, int64_t segments, uint32_t run) {
         }
     }
     return low;
-}
-
-__device__ float warp_sum(float value) {
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-        value += __shfl_xor_sync(0xffffffff, value, step);
-    }
-    return value;
 }
 
 constexpr int slice = 128; // columns a warp sums at once, 4 per lane

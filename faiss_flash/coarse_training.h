@@ -3,17 +3,12 @@
 #include <vector>
 
 #include <faiss_flash/IndexIVFFlash.h>
+#include <faiss_flash/ivf/list_mixture.h>
 #include <faiss_flash/trainer/model.h>
 
 namespace faiss_flash {
 
 // The coarse quantizer of an IVF index: its training and its centroids.
-
-/// What makes an index's centroids a mixture: one number per list, or none.
-struct ListMixture {
-    std::vector<float> variances;
-    std::vector<float> mixing_weights;
-};
 
 /// Whether FAISS would keep the quantizer as it is.
 bool quantizer_is_ready(const faiss::IndexIVF& index);

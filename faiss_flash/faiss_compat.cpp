@@ -1,5 +1,9 @@
 #include <faiss_flash/faiss_compat.h>
 
+#include <utility>
+
+#include <faiss/invlists/BlockInvertedLists.h>
+
 #if __has_include(<faiss/impl/ClusteringInitialization.h>)
 #include <faiss/impl/ClusteringInitialization.h>
 #define FAISS_FLASH_HAS_SEEDED_INIT 1
@@ -36,6 +40,16 @@ auto has_clock_seed(const P& cp, int)
 }
 template <class P>
 bool has_clock_seed(const P&, long) {
+    return false;
+}
+
+template <class Lists>
+auto removes_ids(Lists* lists, int)
+        -> decltype((void)lists->remove_ids(std::declval<const faiss::IDSelector&>()), bool()) {
+    return true;
+}
+template <class Lists>
+bool removes_ids(Lists*, long) {
     return false;
 }
 
@@ -78,6 +92,12 @@ void seeded_init(
     (void)n_given, (void)centroids;
     FAISS_THROW_MSG("this FAISS has no seeding methods for k-means");
 #endif
+}
+
+bool can_remove_from(const faiss::InvertedLists& lists) {
+    faiss::BlockInvertedLists* type = nullptr;
+    return !dynamic_cast<const faiss::BlockInvertedLists*>(&lists) ||
+            removes_ids(type, 0);
 }
 
 } // namespace faiss_flash

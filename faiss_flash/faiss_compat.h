@@ -95,4 +95,8 @@ void seeded_init(
         size_t n_given,
         float* centroids);
 
+/// False for block inverted lists where FAISS has no code for it and would
+/// end the process.
+bool can_remove_from(const faiss::InvertedLists& lists);
+
 } // namespace faiss_flash

@@ -1,15 +1,19 @@
 #include <faiss_flash/IndexIVFFlash.h>
 
-#include <algorithm>
 #include <cinttypes>
-#include <cstdio>
 #include <memory>
 #include <utility>
 
-#include <faiss_flash/check_input.h>
+#include <faiss/utils/utils.h>
+
 #include <faiss_flash/coarse_training.h>
 #include <faiss_flash/counting_scanner.h>
-#include <faiss_flash/engine/engine.h>
+#include <faiss_flash/ivf/check_index.h>
+#include <faiss_flash/ivf/edit_lists.h>
+#include <faiss_flash/ivf/find_duplicates.h>
+#include <faiss_flash/ivf/search_lists.h>
+#include <faiss_flash/ivf/store_vectors.h>
+#include <faiss_flash/ivf/vector_count.h>
 #include <faiss_flash/list_transaction.h>
 #include <faiss_flash/quantizer_restore.h>
 
@@ -52,87 +56,15 @@ size_t IVFFlash<Base>::ncopies() const {
     return this->invlists->compute_ntotal();
 }
 
-/*************************************************************
- * Checks
- *************************************************************/
-
 template <class Base>
-void IVFFlash<Base>::check_metric() const {
-    FAISS_THROW_IF_NOT_FMT(
-            this->metric_type == faiss::METRIC_L2 ||
-                    this->metric_type == faiss::METRIC_INNER_PRODUCT,
-            "metric_type = %d should be METRIC_L2 (%d) or "
-            "METRIC_INNER_PRODUCT (%d)",
-            (int)this->metric_type,
-            (int)faiss::METRIC_L2,
-            (int)faiss::METRIC_INNER_PRODUCT);
-    FAISS_THROW_IF_NOT_MSG(this->quantizer, "the index has no quantizer");
-    FAISS_THROW_IF_NOT_MSG(this->invlists, "the index has no inverted lists");
-}
-
-namespace {
-
-void check_vectors(const char* what, idx_t n, idx_t least, const float* x) {
-    FAISS_THROW_IF_NOT_FMT(
-            n >= least,
-            "%s: n = %" PRId64 " vectors should be at least %" PRId64,
-            what,
-            (int64_t)n,
-            (int64_t)least);
-    FAISS_THROW_IF_NOT_FMT(n == 0 || x, "%s: x is a null pointer", what);
-}
-
-} // namespace
-
-template <class Base>
-void IVFFlash<Base>::check_queries(idx_t n, const float* x) const {
-    check_metric();
-    FAISS_THROW_IF_NOT_MSG(
-            this->is_trained, "search: the index is not trained; call train()");
-    check_vectors("search", n, 0, x);
-    check_finite("search", n, this->d, x);
-}
-
-// FAISS discovers these inside parallel regions, where 1.7.3 dies of them.
-
-template <class Base>
-void IVFFlash<Base>::check_parallel_mode(bool range) const {
-    const int mode = range
-            ? this->parallel_mode
-            : this->parallel_mode & ~this->PARALLEL_MODE_NO_HEAP_INIT;
-    FAISS_THROW_IF_NOT_FMT(
-            mode >= 0 && mode <= (range ? 2 : 3),
-            "parallel_mode = %d is not supported here: set it to 0",
-            this->parallel_mode);
-    FAISS_THROW_IF_NOT_FMT(
-            !has_copies || mode == 0 || mode == 3,
-            "parallel_mode = %d would return the copies of a vector as "
-            "several results: set it to 0%s",
-            this->parallel_mode,
-            range ? "" : " or 3");
-}
-
-template <class Base>
-void IVFFlash<Base>::check_lists(size_t n, const idx_t* lists) const {
-    for (size_t i = 0; i < n; i++) {
-        FAISS_THROW_IF_NOT_FMT(
-                lists[i] < (idx_t)this->nlist,
-                "assign[%zd] = %" PRId64 " should be below nlist = %zd",
-                i,
-                (int64_t)lists[i],
-                this->nlist);
-    }
-}
-
-template <class Base>
-void IVFFlash<Base>::check_no_copies(const char* operation) const {
-    FAISS_THROW_IF_NOT_FMT(
-            !has_copies,
-            "%s is not supported while vectors are stored in several lists "
-            "(ntotal = %" PRId64 " vectors, %zd entries)",
-            operation,
-            (int64_t)this->ntotal,
-            ncopies());
+void IVFFlash<Base>::recount() {
+    check_ready("recount", *this);
+    const idx_t distinct = count_distinct_ids(*this->invlists);
+    faiss::DirectMap map;
+    map.set_type(this->direct_map.type, this->invlists, distinct);
+    this->direct_map = std::move(map);
+    this->ntotal = distinct;
+    has_copies = ncopies() > (size_t)distinct;
 }
 
 /*************************************************************
@@ -141,10 +73,9 @@ void IVFFlash<Base>::check_no_copies(const char* operation) const {
 
 template <class Base>
 void IVFFlash<Base>::train(idx_t n, const float* x) {
-    check_metric();
+    check_ready("train", *this);
     policy.check(this->nlist);
-    check_vectors("train", n, 1, x);
-    check_finite("train", n, this->d, x);
+    check_vectors("train", *this, n, 1, x);
 
     const bool ready = quantizer_is_ready(*this);
     std::unique_ptr<QuantizerRestore> restore;
@@ -173,55 +104,77 @@ Model IVFFlash<Base>::model() const {
  * Adding
  *************************************************************/
 
+// lists: (n, m), or nullptr: the policy's
 template <class Base>
-void IVFFlash<Base>::add_with_ids(idx_t n, const float* x, const idx_t* xids) {
-    check_metric();
-    FAISS_THROW_IF_NOT_MSG(
-            this->is_trained, "add: the index is not trained; call train()");
-    policy.check(this->nlist);
-    check_vectors("add", n, 0, x);
+void IVFFlash<Base>::add_rows(
+        const char* operation,
+        idx_t n,
+        const float* x,
+        const idx_t* xids,
+        int m,
+        const idx_t* lists) {
+    check_ready(operation, *this);
+    check_trained(operation, *this);
+    check_vectors(operation, *this, n, 0, x);
+    this->direct_map.check_can_add(xids);
     if (n == 0) {
         return;
     }
-    check_finite("add", n, this->d, x);
-
-    const bool nearest = policy.rule == AssignmentRule::nearest;
-    const size_t m = policy.list_limit();
-    // rows in flight, which bounds the memory for copies and codes: at most
-    // 32768 entries and 32 MiB of vectors
-    const size_t entries = std::min<size_t>(32768, (8 << 20) / (size_t)this->d);
-    const idx_t block = std::max<size_t>(1, entries / m);
-    std::vector<idx_t> lists(nearest ? n : std::min(n, block) * m);
-    Model centroids;
-    const Engine* chosen = nullptr;
-    if (nearest) {
-        // in one call, so that rounding is FAISS's as well
-        this->quantizer->assign(n, x, lists.data());
-    } else {
-        centroids = model();
-        centroids.metric = Metric::l2;
-        chosen = &get_engine(engine);
-    }
-
     ListTransaction transaction(*this, n, xids);
-    for (idx_t i0 = 0; i0 < n; i0 += block) {
-        faiss::InterruptCallback::check();
-        const idx_t count = std::min(block, n - i0);
-        const float* xb = x + i0 * this->d;
-        if (nearest) {
-            transaction.store(count, xb, 1, lists.data() + i0);
-        } else {
-            assign_lists(policy, *chosen, centroids, count, xb, lists.data());
-            transaction.store(count, xb, m, lists.data());
-        }
-        if (this->verbose) {
-            printf("Added %" PRId64 " / %" PRId64 " vectors\n",
-                   (int64_t)(i0 + count),
-                   (int64_t)n);
-        }
+    if (lists) {
+        store_in_lists(transaction, *this, n, x, m, lists);
+    } else {
+        store_by_policy(
+                transaction, *this, *this, [&] { return model(); }, n, x);
     }
     transaction.commit();
     has_copies = has_copies || transaction.has_copies();
+}
+
+template <class Base>
+void IVFFlash<Base>::add_with_ids(idx_t n, const float* x, const idx_t* xids) {
+    policy.check(this->nlist);
+    add_rows("add", n, x, xids, 0, nullptr);
+}
+
+template <class Base>
+void IVFFlash<Base>::add_to_lists(
+        idx_t n,
+        const float* x,
+        const idx_t* xids,
+        int m,
+        const idx_t* lists) {
+    check_own_lists("add_to_lists", *this, n, m, lists);
+    add_rows("add_to_lists", n, x, xids, m, lists);
+}
+
+template <class Base>
+void IVFFlash<Base>::add_core(FAISS_FLASH_ADD_CORE_PARAMETERS) {
+#if FAISS_FLASH_HAS_LIST_CONTEXT
+    if (inverted_list_context) {
+        Base::add_core(n, x, xids, precomputed_idx, inverted_list_context);
+        return;
+    }
+#endif
+    check_own_lists("add_core", *this, n, 1, precomputed_idx);
+    add_rows("add_core", n, x, xids, 1, precomputed_idx);
+}
+
+template <class Base>
+void IVFFlash<Base>::add_sa_codes(
+        idx_t n,
+        const uint8_t* codes,
+        const idx_t* xids) {
+    check_ready("add_sa_codes", *this);
+    FAISS_THROW_IF_NOT_FMT(
+            n >= 0 && (n == 0 || codes),
+            "add_sa_codes: n = %" PRId64 " codes at %p",
+            (int64_t)n,
+            (const void*)codes);
+    this->direct_map.check_can_add(xids);
+    ListTransaction transaction(*this, n, xids);
+    store_sa_codes(transaction, *this, n, codes);
+    transaction.commit();
 }
 
 /*************************************************************
@@ -229,13 +182,14 @@ void IVFFlash<Base>::add_with_ids(idx_t n, const float* x, const idx_t* xids) {
  *************************************************************/
 
 template <class Base>
-faiss::InvertedListScanner* IVFFlash<Base>::get_InvertedListScanner(
+faiss::InvertedListScanner* IVFFlash<Base>::make_scanner(
+        SearchCounters& counts,
         FAISS_FLASH_SCANNER_PARAMETERS) const {
     const faiss::IDSelector* callers_sel = sel;
     const bool callers_store_pairs = store_pairs;
     return make_counting_scanner(
             *this->invlists,
-            counters,
+            counts,
             has_copies,
             callers_store_pairs,
             callers_sel,
@@ -247,6 +201,27 @@ faiss::InvertedListScanner* IVFFlash<Base>::get_InvertedListScanner(
 }
 
 template <class Base>
+faiss::InvertedListScanner* IVFFlash<Base>::get_InvertedListScanner(
+        FAISS_FLASH_SCANNER_PARAMETERS) const {
+    return make_scanner(counters, FAISS_FLASH_SCANNER_ARGUMENTS);
+}
+
+template <class Base>
+void IVFFlash<Base>::count_search(
+        idx_t n,
+        const SearchCounters& counts,
+        faiss::IndexIVFStats& found,
+        faiss::IndexIVFStats* stats) const {
+    counters.queries += n;
+    counters.entries += counts.entries;
+    counters.distances += counts.distances;
+    found.ndis = counts.distances;
+    if (faiss::IndexIVFStats* sum = stats ? stats : default_stats()) {
+        sum->add(found);
+    }
+}
+
+template <class Base>
 void IVFFlash<Base>::search(
         idx_t n,
         const float* x,
@@ -254,8 +229,8 @@ void IVFFlash<Base>::search(
         float* distances,
         idx_t* labels,
         const faiss::SearchParameters* params) const {
-    check_queries(n, x);
-    check_parallel_mode(false);
+    check_queries(*this, n, x);
+    check_parallel_mode(*this, false);
     Base::search(n, x, k, distances, labels, params);
 }
 
@@ -268,10 +243,12 @@ void IVFFlash<Base>::search_and_reconstruct(
         idx_t* labels,
         float* recons,
         const faiss::SearchParameters* params) const {
-    check_queries(n, x);
+    check_queries(*this, n, x);
     Base::search_and_reconstruct(n, x, k, distances, labels, recons, params);
 }
 
+// FAISS's own, which before 1.7.4 does not get to our
+// range_search_preassigned
 template <class Base>
 void IVFFlash<Base>::range_search(
         idx_t n,
@@ -279,12 +256,21 @@ void IVFFlash<Base>::range_search(
         float radius,
         faiss::RangeSearchResult* result,
         const faiss::SearchParameters* params) const {
-    check_queries(n, x);
-    check_parallel_mode(true);
-    Base::range_search(n, x, radius, result, params);
-#if !FAISS_FLASH_RANGE_PREASSIGNED_IS_VIRTUAL
-    counters.queries += n;
-#endif
+    check_queries(*this, n, x);
+    const faiss::IVFSearchParameters* ivf = ivf_parameters(params);
+    const Probes probes = probe_lists(*this, n, x, ivf);
+    const double begin = faiss::getmillisecs();
+    range_search_preassigned(
+            n,
+            x,
+            radius,
+            probes.keys.data(),
+            probes.dist.data(),
+            result,
+            false,
+            ivf,
+            &faiss::indexIVF_stats);
+    faiss::indexIVF_stats.search_time += faiss::getmillisecs() - begin;
 }
 
 #if FAISS_FLASH_HAS_SEARCH1
@@ -293,8 +279,22 @@ void IVFFlash<Base>::search1(
         const float* x,
         faiss::ResultHandler& handler,
         faiss::SearchParameters* params) const {
-    check_queries(1, x);
-    Base::search1(x, handler, params);
+    check_queries(*this, 1, x);
+    const faiss::IVFSearchParameters* ivf = ivf_parameters(params);
+    const Probes probes = probe_lists(*this, 1, x, ivf);
+    const auto make = [&](const faiss::IDSelector* sel) {
+        return get_InvertedListScanner(false, sel, ivf);
+    };
+    search_lists_for_one(
+            {*this,
+             ivf,
+             1,
+             x,
+             probes.keys.data(),
+             probes.dist.data(),
+             false,
+             make},
+            handler);
     counters.queries++;
 }
 #endif
@@ -311,27 +311,39 @@ void IVFFlash<Base>::search_preassigned(
         bool store_pairs,
         const faiss::IVFSearchParameters* params,
         faiss::IndexIVFStats* stats) const {
-    check_metric();
-    FAISS_THROW_IF_NOT_MSG(
-            this->is_trained, "search: the index is not trained; call train()");
-    check_parallel_mode(false);
-    FAISS_THROW_IF_NOT_MSG(
-            !(store_pairs && params && params->sel),
-            "selector and store_pairs cannot be combined");
-    const size_t probes = params ? params->nprobe : this->nprobe;
-    check_lists(n * std::min(this->nlist, probes), assign);
-    Base::search_preassigned(
-            n,
-            x,
+    check_ready("search", *this);
+    check_trained("search", *this);
+    check_parallel_mode(*this, false);
+    check_keys(*this, n, assign, params);
+    FAISS_THROW_IF_NOT_FMT(
+            k > 0, "search: k = %" PRId64 " should be above 0", (int64_t)k);
+    if (!has_copies && stock_search_does(*this, store_pairs, params)) {
+        Base::search_preassigned(
+                n,
+                x,
+                k,
+                assign,
+                centroid_dis,
+                distances,
+                labels,
+                store_pairs,
+                params,
+                stats);
+        counters.queries += n;
+        return;
+    }
+    SearchCounters counts;
+    faiss::IndexIVFStats found;
+    const auto make = [&](const faiss::IDSelector* sel) {
+        return make_scanner(counts, FAISS_FLASH_SCANNER_ARGUMENTS);
+    };
+    search_lists(
+            {*this, params, n, x, assign, centroid_dis, store_pairs, make},
             k,
-            assign,
-            centroid_dis,
             distances,
             labels,
-            store_pairs,
-            params,
-            stats);
-    counters.queries += n;
+            found);
+    count_search(n, counts, found, stats);
 }
 
 template <class Base>
@@ -345,49 +357,105 @@ void IVFFlash<Base>::range_search_preassigned(
         bool store_pairs,
         const faiss::IVFSearchParameters* params,
         faiss::IndexIVFStats* stats) const {
-    check_metric();
-    check_parallel_mode(true);
-    const size_t probes = params ? params->nprobe : this->nprobe;
-    check_lists(n * std::min(this->nlist, probes), keys);
-    Base::range_search_preassigned(
-            n, x, radius, keys, coarse_dis, result, store_pairs, params, stats);
-    counters.queries += n;
+    check_ready("range_search", *this);
+    check_trained("range_search", *this);
+    check_parallel_mode(*this, true);
+    check_keys(*this, n, keys, params);
+    if (!has_copies) {
+        Base::range_search_preassigned(
+                n,
+                x,
+                radius,
+                keys,
+                coarse_dis,
+                result,
+                store_pairs,
+                params,
+                stats);
+        counters.queries += n;
+        return;
+    }
+    SearchCounters counts;
+    faiss::IndexIVFStats found;
+    const auto make = [&](const faiss::IDSelector* sel) {
+        return make_scanner(counts, FAISS_FLASH_SCANNER_ARGUMENTS);
+    };
+    range_search_lists(
+            {*this, params, n, x, keys, coarse_dis, store_pairs, make},
+            radius,
+            *result,
+            found);
+    count_search(n, counts, found, stats);
 }
 
 /*************************************************************
- * The rest of IndexIVF
+ * Removing, updating, merging, copying
  *************************************************************/
 
 template <class Base>
 void IVFFlash<Base>::reset() {
-    Base::reset();
+    check_ready("reset", *this);
+    this->invlists->reset(); // may throw; the rest does not
+    this->direct_map.clear();
+    this->ntotal = 0;
     has_copies = false;
+}
+
+/// The last copy may have gone.
+template <class Base>
+void IVFFlash<Base>::after_erasing() {
+    // ntotal is never below the number of vectors: more entries are copies
+    if (has_copies && ncopies() <= (size_t)this->ntotal) {
+        has_copies = count_distinct_ids(*this->invlists) < ncopies();
+    }
 }
 
 template <class Base>
 size_t IVFFlash<Base>::remove_ids(const faiss::IDSelector& sel) {
-    check_no_copies("remove_ids");
-    return Base::remove_ids(sel);
+    check_ready("remove_ids", *this);
+    const FoundEntries found = find_entries(*this, has_copies, sel);
+    ListTransaction transaction(*this);
+    transaction.erase(found);
+    transaction.commit();
+    after_erasing();
+    return found.vectors;
 }
 
 template <class Base>
 void IVFFlash<Base>::update_vectors(int n, const idx_t* ids, const float* x) {
-    check_no_copies("update_vectors");
-    FAISS_THROW_IF_NOT_FMT(
-            policy.rule == AssignmentRule::nearest,
-            "update_vectors stores one copy of each vector: policy.rule = %s "
-            "should be nearest",
-            to_string(policy.rule));
-    check_vectors("update_vectors", n, 0, x);
-    check_finite("update_vectors", n, this->d, x);
-    Base::update_vectors(n, ids, x);
+    check_ready("update_vectors", *this);
+    check_trained("update_vectors", *this);
+    policy.check(this->nlist);
+    check_vectors("update_vectors", *this, n, 0, x);
+    const LastRows rows = last_rows(*this, n, ids, x);
+    const idx_t nid = rows.ids.size();
+    const faiss::IDSelectorArray sel(nid, rows.ids.data());
+    ListTransaction transaction(*this, nid, rows.ids.data());
+    transaction.erase(find_entries(*this, has_copies, sel));
+    if (nid > 0) {
+        store_by_policy(
+                transaction,
+                *this,
+                *this,
+                [&] { return model(); },
+                nid,
+                rows.x);
+    }
+    transaction.commit();
+    has_copies = has_copies || transaction.has_copies();
+    after_erasing();
 }
 
 template <class Base>
 void IVFFlash<Base>::merge_from(faiss::Index& other, idx_t add_id) {
-    Base::merge_from(other, add_id);
-    // the same type as this one, or the base class had thrown
+    FAISS_THROW_IF_NOT_MSG(
+            &other != this, "merge_from: other is the index itself");
+    this->check_compatible_for_merge(other);
+    // the same type as this one, or the check had thrown
     auto& other_flash = dynamic_cast<IVFFlash<Base>&>(other);
+    check_ready("merge_from", *this);
+    check_ready("merge_from", other_flash);
+    move_entries(*this, other_flash, add_id);
     has_copies = has_copies || other_flash.has_copies;
     other_flash.has_copies = false;
 }
@@ -398,16 +466,42 @@ void IVFFlash<Base>::copy_subset_to(
         FAISS_FLASH_SUBSET_TYPE subset_type,
         idx_t a1,
         idx_t a2) const {
-    check_no_copies("copy_subset_to");
-    Base::copy_subset_to(other, subset_type, a1, a2);
+    check_ready("copy_subset_to", *this);
+    check_ready("copy_subset_to", other);
+    copy_vectors(*this, has_copies, other, (int)subset_type, a1, a2);
+    if (auto* flash = dynamic_cast<IVFFlash<Base>*>(&other)) {
+        flash->has_copies = flash->has_copies || has_copies;
+    }
+}
+
+/*************************************************************
+ * What is not virtual in FAISS
+ *************************************************************/
+
+template <class Base>
+void IVFFlash<Base>::set_direct_map_type(faiss::DirectMap::Type type) {
+    if (type != this->direct_map.type) {
+        faiss::DirectMap map;
+        map.set_type(type, this->invlists, this->ntotal);
+        this->direct_map = std::move(map);
+    }
+}
+
+template <class Base>
+void IVFFlash<Base>::make_direct_map(bool new_maintain_direct_map) {
+    set_direct_map_type(
+            new_maintain_direct_map ? faiss::DirectMap::Array
+                                    : faiss::DirectMap::NoMap);
+}
+
+template <class Base>
+void IVFFlash<Base>::replace_invlists(faiss::InvertedLists* il, bool own) {
+    Base::replace_invlists(il, own);
+    has_copies = il && count_distinct_ids(*il) < il->compute_ntotal();
 }
 
 size_t IndexIVFPQFlash::find_duplicates(idx_t* ids, size_t* lims) const {
-    FAISS_THROW_IF_NOT_MSG(
-            !has_copies,
-            "find_duplicates is not supported while vectors are stored in "
-            "several lists");
-    return IVFFlash::find_duplicates(ids, lims);
+    return find_equal_codes(*this, has_copies, ids, lims);
 }
 
 template struct IVFFlash<faiss::IndexIVFFlat>;

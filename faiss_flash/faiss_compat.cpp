@@ -1,5 +1,9 @@
 #include <faiss_flash/faiss_compat.h>
 
+#if FAISS_FLASH_FAISS_VERSION >= 11402
+#include <faiss/impl/ResultHandler.h>
+#endif
+
 #include <utility>
 
 #include <faiss/invlists/BlockInvertedLists.h>
@@ -17,18 +21,21 @@ namespace {
 
 // Field present: the first overload is viable and preferred. Field absent:
 // substitution fails and the catch-all keeps the default.
-#define FAISS_FLASH_COPY_FIELD(field)                             \
-    template <class P>                                            \
-    auto copy_##field(const P& cp, ClusteringExtras& extras, int) \
-            ->decltype((void)cp.field) {                          \
-        extras.field = cp.field;                                  \
-    }                                                             \
-    template <class P>                                            \
-    void copy_##field(const P&, ClusteringExtras&, long) {}
+#define FAISS_FLASH_COPY_FIELD(field)                  \
+    template <class P, class Extras>                   \
+    auto copy_##field(const P& p, Extras& extras, int) \
+            ->decltype((void)p.field) {                \
+        extras.field = p.field;                        \
+    }                                                  \
+    template <class P, class Extras>                   \
+    void copy_##field(const P&, Extras&, long) {}
 
 FAISS_FLASH_COPY_FIELD(check_input_data_for_NaNs)
 FAISS_FLASH_COPY_FIELD(use_faster_subsampling)
 FAISS_FLASH_COPY_FIELD(early_stop_threshold)
+FAISS_FLASH_COPY_FIELD(ensure_topk_full)
+FAISS_FLASH_COPY_FIELD(max_empty_result_buckets)
+FAISS_FLASH_COPY_FIELD(inverted_list_context)
 
 #undef FAISS_FLASH_COPY_FIELD
 
@@ -98,6 +105,46 @@ bool can_remove_from(const faiss::InvertedLists& lists) {
     faiss::BlockInvertedLists* type = nullptr;
     return !dynamic_cast<const faiss::BlockInvertedLists*>(&lists) ||
             removes_ids(type, 0);
+}
+
+faiss::IndexIVFStats* default_stats() {
+#if FAISS_FLASH_FAISS_VERSION >= 11402
+    return &faiss::indexIVF_stats;
+#else
+    return nullptr;
+#endif
+}
+
+SearchExtras search_extras(const faiss::IVFSearchParameters& params) {
+    SearchExtras extras;
+    copy_ensure_topk_full(params, extras, 0);
+    copy_max_empty_result_buckets(params, extras, 0);
+    copy_inverted_list_context(params, extras, 0);
+    return extras;
+}
+
+ScanCounts scan_into_heap(
+        const faiss::InvertedListScanner& scanner,
+        size_t n,
+        const uint8_t* codes,
+        const idx_t* ids,
+        size_t k,
+        float* distances,
+        idx_t* labels) {
+#if FAISS_FLASH_FAISS_VERSION >= 11402
+    auto scan = [&](auto handler) -> ScanCounts {
+        scanner.scan_codes(n, codes, ids, handler);
+        return {handler.stats.scan_cnt, handler.stats.nheap_updates};
+    };
+    using Least = faiss::CMax<float, idx_t>;
+    using Most = faiss::CMin<float, idx_t>;
+    return scanner.keep_max
+            ? scan(faiss::HeapResultHandler<Most, false>(k, distances, labels))
+            : scan(faiss::HeapResultHandler<Least, false>(
+                      k, distances, labels));
+#else
+    return {n, scanner.scan_codes(n, codes, ids, distances, labels, k)};
+#endif
 }
 
 } // namespace faiss_flash

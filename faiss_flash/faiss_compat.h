@@ -65,6 +65,54 @@ using idx_t = faiss::Index::idx_t;
 #define FAISS_FLASH_HAS_ITERATOR_CALLBACKS 0
 #endif
 
+// From 1.7.4 on max_codes cuts the list in which it is reached.
+#define FAISS_FLASH_MAX_CODES_CUTS_LISTS (FAISS_FLASH_FAISS_VERSION >= 10704)
+#if FAISS_FLASH_FAISS_VERSION >= 10800
+#define FAISS_FLASH_ADD_CORE_PARAMETERS                                   \
+    faiss_flash::idx_t n, const float *x, const faiss_flash::idx_t *xids, \
+            const faiss_flash::idx_t *precomputed_idx,                    \
+            void *inverted_list_context
+#define FAISS_FLASH_HAS_LIST_CONTEXT 1
+#else
+#define FAISS_FLASH_ADD_CORE_PARAMETERS                                   \
+    faiss_flash::idx_t n, const float *x, const faiss_flash::idx_t *xids, \
+            const faiss_flash::idx_t *precomputed_idx
+#define FAISS_FLASH_HAS_LIST_CONTEXT 0
+#endif
+#if FAISS_FLASH_FAISS_VERSION >= 11000
+#define FAISS_FLASH_ADD_SA_CODES_OVERRIDE override
+#else
+#define FAISS_FLASH_ADD_SA_CODES_OVERRIDE
+#endif
+
+/// Fields of faiss::SearchParametersIVF that older versions do not have.
+struct SearchExtras {
+    bool ensure_topk_full = false;
+    size_t max_empty_result_buckets = 0;
+    void* inverted_list_context = nullptr;
+};
+
+/// Where a search counts that was given no statistics: newer versions take
+/// the global indexIVF_stats, older ones nullptr.
+faiss::IndexIVFStats* default_stats();
+
+SearchExtras search_extras(const faiss::IVFSearchParameters& params);
+
+struct ScanCounts {
+    size_t codes; ///< that count for max_codes
+    size_t heap_updates;
+};
+
+/// Scan n codes of the scanner's current list into a heap of k results.
+ScanCounts scan_into_heap(
+        const faiss::InvertedListScanner& scanner,
+        size_t n,
+        const uint8_t* codes,
+        const idx_t* ids,
+        size_t k,
+        float* distances,
+        idx_t* labels);
+
 /// Fields of faiss::ClusteringParameters that older versions do not have,
 /// with the value that reproduces what those versions do.
 struct ClusteringExtras {

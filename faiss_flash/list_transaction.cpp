@@ -14,31 +14,33 @@ ListTransaction::ListTransaction(
         const idx_t* ids)
         : index_(index),
           n_(n),
-          ids_(ids) {
-    index.direct_map.check_can_add(ids);
-    if (index.direct_map.type != faiss::DirectMap::NoMap) {
+          ids_(ids),
+          first_id_(next_id(index)),
+          map_(index.direct_map),
+          journal_(*index.invlists) {
+    if (!index.direct_map.no()) {
         places_.assign(n, -1);
     }
 }
 
-ListTransaction::~ListTransaction() {
-    if (committed_) {
-        return;
-    }
-    for (auto old = old_sizes_.rbegin(); old != old_sizes_.rend(); ++old) {
-        try {
-            if (index_.invlists->list_size(old->list) > old->size) {
-                index_.invlists->resize(old->list, old->size);
-            }
-        } catch (...) {
-            // lists that can be neither written nor cut: nothing is left to
-            // try, and the first error is the one to report
-        }
-    }
+idx_t ListTransaction::id_of(idx_t row) const {
+    return ids_ ? ids_[row] : first_id_ + row;
 }
 
-idx_t ListTransaction::id_of(idx_t row) const {
-    return ids_ ? ids_[row] : index_.ntotal + row;
+void ListTransaction::erase(const FoundEntries& found) {
+    FAISS_THROW_IF_NOT(n_stored_ == 0);
+    std::vector<ListJournal::Move> moves;
+    for (const auto& of_list : found.lists) {
+        moves.clear();
+        journal_.erase(of_list.list, of_list.offsets, moves);
+        for (idx_t id : of_list.ids) {
+            map_.erase(id);
+        }
+        for (const auto& move : moves) {
+            map_.move(move.id, of_list.list, move.from, move.to);
+        }
+    }
+    n_erased_ += found.vectors;
 }
 
 void ListTransaction::store(
@@ -46,29 +48,43 @@ void ListTransaction::store(
         const float* x,
         int m,
         const idx_t* lists) {
-    FAISS_THROW_IF_NOT(n_stored_ + count <= n_);
     collect_entries(count, m, lists);
-
     const size_t d = index_.d;
     const size_t n = entries_.size();
     std::vector<float> vectors(n * d);
-    std::vector<idx_t> list_nos(n), ids(n);
+    std::vector<idx_t> list_nos(n);
     for (size_t e = 0; e < n; e++) {
         memcpy(vectors.data() + e * d,
                x + entries_[e].row * d,
                d * sizeof(float));
         list_nos[e] = entries_[e].list;
-        ids[e] = id_of(n_stored_ + entries_[e].row);
     }
     std::vector<uint8_t> codes(n * index_.code_size + 1);
     if (n > 0) {
         index_.encode_vectors(n, vectors.data(), list_nos.data(), codes.data());
-        append(ids, codes.data());
+        append(codes.data());
     }
     n_stored_ += count;
 }
 
+void ListTransaction::store_codes(
+        idx_t count,
+        const uint8_t* codes,
+        const idx_t* lists) {
+    collect_entries(count, 1, lists);
+    const size_t bytes = index_.code_size;
+    std::vector<uint8_t> sorted(entries_.size() * bytes + 1);
+    for (size_t e = 0; e < entries_.size(); e++) {
+        memcpy(sorted.data() + e * bytes,
+               codes + entries_[e].row * bytes,
+               bytes);
+    }
+    append(sorted.data());
+    n_stored_ += count;
+}
+
 void ListTransaction::collect_entries(idx_t count, int m, const idx_t* lists) {
+    FAISS_THROW_IF_NOT(n_stored_ + count <= n_);
     entries_.clear();
     for (idx_t row = 0; row < count; row++) {
         const size_t before = entries_.size();
@@ -82,20 +98,10 @@ void ListTransaction::collect_entries(idx_t count, int m, const idx_t* lists) {
                     (int64_t)(n_stored_ + row),
                     index_.nlist);
             if (list >= 0) {
-                entries_.push_back({list, row});
+                entries_.push_back({list, row, entries_.size() == before});
             }
         }
-        if (entries_.size() > before + 1) {
-            has_copies_ = true;
-            FAISS_THROW_IF_NOT_FMT(
-                    places_.empty(),
-                    "row %" PRId64
-                    " goes to %zd lists, which a direct map cannot hold: set "
-                    "policy to AssignmentPolicy::nearest() or call "
-                    "set_direct_map_type(DirectMap::NoMap)",
-                    (int64_t)(n_stored_ + row),
-                    entries_.size() - before);
-        }
+        has_copies_ = has_copies_ || entries_.size() > before + 1;
     }
     std::sort(
             entries_.begin(),
@@ -105,17 +111,16 @@ void ListTransaction::collect_entries(idx_t count, int m, const idx_t* lists) {
             });
 }
 
-void ListTransaction::append(
-        const std::vector<idx_t>& ids,
-        const uint8_t* codes) {
+void ListTransaction::append(const uint8_t* codes) {
     // entries [begins[r], begins[r + 1]) belong to one list
     std::vector<size_t> begins;
+    std::vector<idx_t> ids(entries_.size());
     for (size_t e = 0; e < entries_.size(); e++) {
         if (e == 0 || entries_[e].list != entries_[e - 1].list) {
             begins.push_back(e);
-            const idx_t list = entries_[e].list;
-            old_sizes_.push_back({list, index_.invlists->list_size(list)});
+            journal_.will_append(entries_[e].list);
         }
+        ids[e] = id_of(n_stored_ + entries_[e].row);
     }
     const int64_t nrun = begins.size();
     begins.push_back(entries_.size());
@@ -133,8 +138,11 @@ void ListTransaction::append(
                     ids.data() + begin,
                     codes + begin * index_.code_size);
             for (size_t e = begin; e < begins[r + 1] && !places_.empty(); e++) {
-                places_[n_stored_ + entries_[e].row] =
-                        faiss::lo_build(list, offset + e - begin);
+                // one thread per row
+                if (entries_[e].is_first) {
+                    places_[n_stored_ + entries_[e].row] =
+                            faiss::lo_build(list, offset + e - begin);
+                }
             }
         });
     }
@@ -143,25 +151,12 @@ void ListTransaction::append(
 
 void ListTransaction::commit() {
     FAISS_THROW_IF_NOT(n_stored_ == n_);
-    if (!places_.empty()) {
-        const bool array = index_.direct_map.type == faiss::DirectMap::Array;
-        std::vector<idx_t> ids(n_);
-        for (idx_t row = 0; row < n_; row++) {
-            ids[row] = id_of(row);
-        }
-        // an array's ids go without saying, a hash table's have to be given
-        faiss::DirectMapAdd direct_map_add(
-                index_.direct_map, n_, array ? nullptr : ids.data());
-        for (idx_t row = 0; row < n_; row++) {
-            const bool stored = places_[row] >= 0;
-            direct_map_add.add(
-                    row,
-                    stored ? faiss::lo_listno(places_[row]) : -1,
-                    stored ? faiss::lo_offset(places_[row]) : 0);
-        }
+    for (size_t row = 0; row < places_.size(); row++) {
+        map_.set(id_of(row), places_[row]);
     }
-    index_.ntotal += n_;
-    committed_ = true;
+    map_.apply();
+    index_.ntotal += n_ - n_erased_;
+    journal_.commit();
 }
 
 } // namespace faiss_flash

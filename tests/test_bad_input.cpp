@@ -179,11 +179,16 @@ TEST_CASE("preassigned searches check their lists") {
     check_throws([&] { run(nlist, false, nullptr); }, {"assign[0] = 6", "6"});
     run(-1, false, nullptr);
     CHECK(labels[0] == -1);
-    // FAISS would follow a null pointer
+    // FAISS refuses the two together, or follows a null pointer
     faiss::IDSelectorRange sorted(0, 10, true);
     faiss::SearchParametersIVF params;
     params.sel = &sorted;
-    check_throws([&] { run(0, true, &params); }, {"selector", "store_pairs"});
+    run(0, true, &params);
+    for (idx_t pair : labels) {
+        CHECK((pair < 0 || flash->invlists->get_single_id(0, pair) < 10));
+    }
+    params.nprobe = 0;
+    check_throws([&] { run(0, false, &params); }, {"nprobe = 0"});
 }
 
 TEST_CASE("metrics other than L2 and inner product are refused") {

@@ -140,7 +140,7 @@ TEST_CASE("ids stay sorted and parts equal the whole") {
     CHECK(parts.flash->ntotal == (idx_t)nb);
 }
 
-TEST_CASE("direct maps hold single copies") {
+TEST_CASE("direct maps know every vector") {
     const auto type =
             GENERATE(faiss::DirectMap::Array, faiss::DirectMap::Hashtable);
     std::vector<float> recons(d);
@@ -163,13 +163,14 @@ TEST_CASE("direct maps hold single copies") {
         CHECK(std::equal(recons.begin(), recons.end(), &f.xb[i * d]));
     }
 
-    const ListContents before(*f.flash.ivf);
     f.flash.options->policy = AssignmentPolicy::top_m(2);
-    check_throws(
-            [&] { f.flash->add(10, f.xb.data()); },
-            {"direct map", "2 lists", "nearest"});
-    CHECK(ListContents(*f.flash.ivf) == before);
-    CHECK(f.flash->ntotal == 300);
+    f.flash->add(10, f.xb.data());
+    CHECK(*f.flash.has_copies);
+    CHECK(f.flash->ntotal == 310);
+    for (size_t i = 0; i < 10; i++) {
+        f.flash->reconstruct(300 + i, recons.data());
+        CHECK(std::equal(recons.begin(), recons.end(), &f.xb[i * d]));
+    }
 
     // the other way round: a map over vectors that have copies
     Fixture copies(Codec::flat);
@@ -183,69 +184,6 @@ TEST_CASE("direct maps hold single copies") {
     copies.flash->add(5, f.xb.data());
     copies.flash->reconstruct(nb + 2, recons.data());
     CHECK(std::equal(recons.begin(), recons.end(), &f.xb[2 * d]));
-}
-
-TEST_CASE("what copies would make wrong throws") {
-    Fixture f(Codec::pq);
-    f.add();
-    REQUIRE(*f.flash.has_copies);
-    const ListContents before(*f.flash.ivf);
-    const faiss::IDSelectorRange some(0, 10);
-    const std::vector<std::string> why = {"several lists"};
-    check_throws([&] { f.flash->remove_ids(some); }, why);
-    const idx_t id = 3;
-    check_throws([&] { f.flash->update_vectors(1, &id, f.xb.data()); }, why);
-    auto other = make_stock(Codec::pq, f.quantizer.get(), nlist);
-    check_throws(
-            [&] {
-                f.flash->copy_subset_to(
-                        *other, FAISS_FLASH_SUBSET_TYPE(0), 0, 100);
-            },
-            why);
-    auto& ivfpq = dynamic_cast<IndexIVFPQFlash&>(*f.flash.ivf);
-    std::vector<idx_t> ids(nb);
-    std::vector<size_t> lims(nb);
-    check_throws([&] { ivfpq.find_duplicates(ids.data(), lims.data()); }, why);
-    faiss::RangeSearchResult result(1);
-    for (int mode : {1, 2, 7, -1}) {
-        f.flash->parallel_mode = mode;
-        const std::vector<std::string> parts = {
-                "parallel_mode = " + std::to_string(mode), "set it to 0"};
-        check_throws([&] { search(*f.flash.ivf, f.xb, 3); }, parts);
-        check_throws(
-                [&] { f.flash->range_search(1, f.xb.data(), 1, &result); },
-                parts);
-    }
-    f.flash->parallel_mode = 0;
-    CHECK(ListContents(*f.flash.ivf) == before);
-    CHECK(f.flash->ntotal == (idx_t)nb);
-
-    f.flash->reset();
-    CHECK_FALSE(*f.flash.has_copies);
-    CHECK(f.flash->ntotal == 0);
-    CHECK(f.flash.ncopies(*f.flash.ivf) == 0);
-    CHECK(f.flash->remove_ids(some) == 0);
-}
-
-TEST_CASE("without copies the rest of IndexIVF works") {
-    Fixture f(Codec::flat, AssignmentPolicy::nearest());
-    f.flash->set_direct_map_type(faiss::DirectMap::Hashtable);
-    f.add();
-    const idx_t id = 3;
-    f.flash->update_vectors(1, &id, &f.xb[20 * d]);
-    std::vector<float> recons(d);
-    f.flash->reconstruct(3, recons.data());
-    CHECK(std::equal(recons.begin(), recons.end(), &f.xb[20 * d]));
-    // a policy that may want copies would lose the vector on the way
-    f.flash.options->policy = AssignmentPolicy::air();
-    check_throws(
-            [&] { f.flash->update_vectors(1, &id, f.xb.data()); },
-            {"update_vectors", "air", "nearest"});
-    CHECK(f.flash->ntotal == (idx_t)nb);
-
-    f.flash->set_direct_map_type(faiss::DirectMap::NoMap);
-    CHECK(f.flash->remove_ids(faiss::IDSelectorRange(0, 10)) == 10);
-    CHECK(f.flash->ntotal == (idx_t)nb - 10);
 }
 
 TEST_CASE("merging moves copies along") {

@@ -1,0 +1,54 @@
+#include <faiss_flash/ivf/vector_count.h>
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+namespace faiss_flash {
+
+namespace {
+
+template <class Fn>
+void for_each_id(const faiss::InvertedLists& lists, Fn&& fn) {
+    for (size_t list = 0; list < lists.nlist; list++) {
+        const size_t n = lists.list_size(list);
+        if (n == 0) {
+            continue;
+        }
+        const faiss::InvertedLists::ScopedIds ids(&lists, list);
+        for (size_t i = 0; i < n; i++) {
+            fn(ids[i]);
+        }
+    }
+}
+
+} // namespace
+
+size_t count_distinct_ids(const faiss::InvertedLists& lists) {
+    size_t entries = 0;
+    idx_t lowest = std::numeric_limits<idx_t>::max(), highest = -1;
+    for_each_id(lists, [&](idx_t id) {
+        entries++;
+        lowest = std::min(lowest, id);
+        highest = std::max(highest, id);
+    });
+    if (entries == 0) {
+        return 0;
+    }
+    if (lowest >= 0 && (size_t)highest / 64 < entries) {
+        std::vector<bool> met(highest + 1);
+        size_t distinct = 0;
+        for_each_id(lists, [&](idx_t id) {
+            distinct += !met[id];
+            met[id] = true;
+        });
+        return distinct;
+    }
+    std::vector<idx_t> ids;
+    ids.reserve(entries);
+    for_each_id(lists, [&](idx_t id) { ids.push_back(id); });
+    std::sort(ids.begin(), ids.end());
+    return std::unique(ids.begin(), ids.end()) - ids.begin();
+}
+
+} // namespace faiss_flash

@@ -25,6 +25,7 @@
 #include <datasets/progress.h>
 #include <datasets/vector_file.h>
 #include <eval/cli_checks.h>
+#include <eval/median.h>
 #include <eval/peak_memory.h>
 #include <eval/run_info.h>
 #include <eval/stopwatch.h>
@@ -131,13 +132,6 @@ void kmeans_against_faiss(
         state.counters["objective_difference"] =
                 (flash.objective - stock.objective) / stock.objective;
     }
-}
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    const size_t middle = values.size() / 2;
-    return values.size() % 2 ? values[middle]
-                             : (values[middle - 1] + values[middle]) / 2;
 }
 
 /// Whole passes, model update included, inside one training: the median of

@@ -1,9 +1,9 @@
 #include <eval/measure.h>
 
-#include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include <eval/median.h>
 #include <eval/rerank.h>
 #include <eval/stopwatch.h>
 
@@ -96,11 +96,7 @@ Measurement measure(
     while (total_seconds < enough_seconds && seconds.size() < most_runs) {
         timed_search();
     }
-    std::sort(seconds.begin(), seconds.end());
-    const size_t middle = seconds.size() / 2;
-    measured.search_s = seconds.size() % 2
-            ? seconds[middle]
-            : (seconds[middle - 1] + seconds[middle]) / 2;
+    measured.search_s = median(seconds);
     return measured;
 }
 

@@ -26,25 +26,28 @@ struct PreparedRows {
 
 /// Centroids prepared the same way, with their scores for one set of rows.
 ///
-/// For L2 (beta −2) and products (beta −1) let
+/// For L2 and for products let
 ///   Q(x, c) = base + ‖c'‖² − 2 x'·c'   or   base − x'·c',
 /// base = X² or X·max‖c'‖ with X the typical row's largest_norm: smallest for
 /// the best centroid, and not negative for rows up to X. The kernels compute
 ///   q(x, c) = alpha_c + beta·(halves of x')·(halves of c'),
-/// where alpha_c has score_error() of a typical row and centroid c already
+/// which is Q in units of 1/scale and moved into the range of keys (see
+/// ScoreTerms), with score_error() of a typical row and centroid c already
 /// subtracted: q(x, c) ≤ Q(x, c) for every row within the typical norm and
 /// error. So a centroid whose q exceeds an upper bound of Q for the best one
 /// is out of the running.
 struct PreparedCentroids {
     int k = 0;
     int k_padded = 0;               ///< multiple of assign_columns
+    bool l2 = true;                 ///< or products
     const __half* halves = nullptr; ///< (k_padded, d_padded)
-    const float* alpha = nullptr;   ///< (k_padded), +inf in the padding
-    const float* norm = nullptr;    ///< ‖c'‖, rounded up, (k_padded)
-    const float* error = nullptr; ///< ‖c' − halves‖, rounded up, (k_padded)
-    float beta = -2;
-    const float* bounds = nullptr;        ///< largest norm, largest error; (2)
-    uint32_t key_keep = ~key_column_mask; ///< see make_key
+    /// (k_padded), +inf in the padding and for centroids that are too far
+    /// out to be any row's
+    const float* alpha = nullptr;
+    const float* norm = nullptr;        ///< ‖c'‖, rounded up, (k_padded)
+    const float* error = nullptr;       ///< ‖c' − halves‖, rounded up
+    const ScoreTerms* terms = nullptr;  ///< on the device
+    uint32_t key_factor = 1u << key_column_bits; ///< see make_key
 };
 
 /// Per row: the best centroid, and whether the score proves it.
@@ -57,10 +60,11 @@ struct AssignOutput {
 
 /// The two best scores of a row and the centroid of the best.
 struct RowBest {
-    int best, second; ///< keys, see top2.cuh
+    uint32_t best, second; ///< keys, see top2.cuh
     int column;
 
-    __device__ void merge(int other_best, int other_second, int other) {
+    __device__ void
+    merge(uint32_t other_best, uint32_t other_second, int other) {
         if (other_best < best || (other_best == best && other < column)) {
             column = other;
         }
@@ -78,8 +82,8 @@ __device__ inline RowBest merge_lanes(const Top2& top) {
             within % 2;
 #pragma unroll
     for (int step = 1; step < 4; step *= 2) {
-        const int best = __shfl_xor_sync(0xffffffff, row.best, step);
-        const int second = __shfl_xor_sync(0xffffffff, row.second, step);
+        const uint32_t best = __shfl_xor_sync(0xffffffff, row.best, step);
+        const uint32_t second = __shfl_xor_sync(0xffffffff, row.second, step);
         const int column = __shfl_xor_sync(0xffffffff, row.column, step);
         row.merge(best, second, column);
     }
@@ -96,9 +100,10 @@ __device__ inline void write_row(
     const int label = min(found.column, centroids.k - 1);
     const float row_norm = rows.norm[row], row_error = rows.error[row];
     const TypicalRow usual = *rows.typical;
+    const ScoreTerms terms = *centroids.terms;
     auto error_of = [&](float x_norm, float x_error, float norm, float error) {
         return score_error(
-                centroids.beta, rows.d, x_norm, x_error, norm, error);
+                centroids.l2, rows.d, x_norm, x_error, norm, error);
     };
     // Q of the chosen centroid is at most q plus its error, there and back
     const float norm = centroids.norm[label], error = centroids.error[label];
@@ -107,20 +112,18 @@ __device__ inline void write_row(
     if (!(row_norm <= usual.norm && row_error <= usual.error)) {
         // the others' q allowed for less than this row's errors
         margin += error_of(
-                row_norm, row_error, centroids.bounds[0], centroids.bounds[1]);
+                row_norm, row_error, terms.largest_norm, terms.largest_error);
     }
-    const float best = __int_as_float(found.best);
-    const float second = __int_as_float(found.second);
-    // keys dropped up to 2⁻¹⁸ of each score
-    const float slack = margin + 0x1p-17f * (fabsf(best) + fabsf(second));
-    const bool alone = found.second >= 0x7f800000; // no second centroid
-    // beyond, scores may be negative, and keys order those the wrong way
+    const float best = key_score(found.best);
+    const float second = key_score(found.second);
+    const float slack = terms.scale * margin + score_rounding;
+    const bool alone = found.second >= key_none; // no second centroid
+    // beyond, scores may lie outside the range of keys
     const bool ordered = row_norm <= usual.largest_norm;
     out.labels[row] = label;
     // written so that NaN counts as unproved
-    if (!(alone || (ordered && second - best > slack))) {
-        out.threshold[row] =
-                ordered ? best + margin + 0x1p-16f * fabsf(best) : INFINITY;
+    if (!(ordered && (alone || second - best > slack))) {
+        out.threshold[row] = ordered ? best + slack : INFINITY;
         out.unproved[atomicAdd(out.n_unproved, 1u)] = row;
     }
 }

@@ -20,8 +20,8 @@ __global__ void __launch_bounds__(sm80_threads) assign_sm80_kernel(
         RowBest right[sm80_rows]; // of the warps at columns 64 to 127
     } shared;
     RowBest* right = shared.right;
-    const float beta = centroids.beta;
-    const uint32_t keep = centroids.key_keep;
+    const float beta = centroids.terms->beta;
+    const uint32_t factor = centroids.key_factor;
     const int64_t blocks = (rows.n + sm80_rows - 1) / sm80_rows;
     for (int64_t block = blockIdx.x; block < blocks; block += gridDim.x) {
         const int64_t first = block * sm80_rows;
@@ -52,10 +52,10 @@ __global__ void __launch_bounds__(sm80_threads) assign_sm80_kernel(
 #pragma unroll
                         for (int high = 0; high < 2; high++) {
                             Top2& best = top[m][high];
-                            const int before = best.best;
+                            const uint32_t before = best.best;
 #pragma unroll
                             for (int g = 0; g < 8; g++) {
-                                int key[2];
+                                uint32_t key[2];
 #pragma unroll
                                 for (int e = 0; e < 2; e++) {
                                     key[e] = make_key(
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(sm80_threads) assign_sm80_kernel(
                                                  acc[m][g][2 * high + e],
                                                  alpha[lane.column(g, e)]),
                                             lane.within(g, e),
-                                            keep);
+                                            factor);
                                 }
                                 best.add(key[0], key[1]);
                             }

@@ -1,9 +1,9 @@
 // Fused distance and argmin for Hopper: TMA copies, asynchronous warpgroup
-// products, and the epilogue of one half tile under the products of the next.
+// products, and the epilogue of one warpgroup under the products of others.
 //
 // One block holds 256 rows in shared memory and streams all centroids past
-// them, 128 at a time; for d ≤ 128. Warps: one warpgroup copies (one thread of it), two
-// compute, 128 rows each as two halves of 64. README.md draws the schedule.
+// them, 128 at a time; for d ≤ 128. Warps: one warpgroup copies (one thread
+// of it), four compute, 64 rows each. README.md draws the schedule.
 
 #include <cuda_runtime.h>
 
@@ -17,13 +17,13 @@ namespace {
 using namespace sm90;
 
 constexpr int stages = 3;
-constexpr int tiles_in_flight = 2; // unrolled, see compute_tiles
 
 /// Shared memory; every operand tile starts on a 1024-byte boundary.
 template <int chunks>
 struct Shared {
     alignas(1024) uint8_t rows[2][chunks][row_chunk_bytes];
     alignas(1024) uint8_t tiles[stages][chunks][tile_chunk_bytes];
+    alignas(16) float alpha[stages][assign_columns];
     uint64_t rows_full[2], rows_empty[2];
     uint64_t tile_full[stages], tile_empty[stages];
 };
@@ -33,6 +33,7 @@ __device__ void copy_loop(
         Shared<chunks>& shared,
         const CUtensorMap* rows_map,
         const CUtensorMap* centroids_map,
+        const float* alpha,
         int64_t row_blocks,
         int tiles) {
     Ring rows_ring, tile_ring;
@@ -54,7 +55,15 @@ __device__ void copy_loop(
             ptx::mbarrier_wait(
                     &shared.tile_empty[tile_ring.slot], tile_ring.parity ^ 1);
             uint64_t* tile_full = &shared.tile_full[tile_ring.slot];
-            ptx::mbarrier_arrive_expect(tile_full, chunks * tile_chunk_bytes);
+            float* tile_alpha = shared.alpha[tile_ring.slot];
+            ptx::mbarrier_arrive_expect(
+                    tile_full,
+                    chunks * tile_chunk_bytes + sizeof(shared.alpha[0]));
+            ptx::bulk_load(
+                    tile_alpha,
+                    alpha + t * assign_columns,
+                    sizeof(shared.alpha[0]),
+                    tile_full);
             for (int c = 0; c < chunks; c++) {
                 ptx::tma_load(
                         shared.tiles[tile_ring.slot][c],
@@ -68,90 +77,25 @@ __device__ void copy_loop(
     }
 }
 
-/// 64 rows × 128 centroids over all dimensions, issued and committed.
+/// 64 rows × 128 centroids over all dimensions, issued and committed;
+/// operand addresses.
 template <int steps>
-__device__ void issue_products(
+__device__ __forceinline__ void issue_products(
         float (&acc)[64],
-        const uint8_t* rows,
-        const uint8_t* tile) {
+        uint32_t rows,
+        uint32_t tile) {
     ptx::wgmma_fence();
 #pragma unroll
     for (int s = 0; s < steps; s++) {
         const int c = s / 4;
-        const uint64_t within = (s % 4) * 2; // 32 bytes, in units of 16
+        const int within = s % 4 * (32 / 16);
         ptx::wgmma_64x128x16(
                 acc,
-                ptx::wgmma_operand(rows + c * row_chunk_bytes) + within,
-                ptx::wgmma_operand(tile + c * tile_chunk_bytes) + within,
+                ptx::wgmma_operand(rows + c * (row_chunk_bytes / 16) + within),
+                ptx::wgmma_operand(tile + c * (tile_chunk_bytes / 16) + within),
                 s > 0);
     }
     ptx::wgmma_commit();
-}
-
-/// What a computing warpgroup carries from tile to tile.
-struct ComputeState {
-    const uint8_t* half0; ///< its rows in shared memory
-    const uint8_t* half1;
-    const float* alpha; ///< at the thread's first column
-    float beta;
-    uint32_t keep;
-    Top2 top[4]; ///< rows +0, +8 of the first half, of the second
-    Ring ring;
-};
-
-/// `count` tiles, starting at `tile`, with one half's scores reduced while
-/// the other's products, and then the next tile's, run. The products are all
-/// done at the end: registers of running products must not be carried around
-/// a loop (the compiler would then run everything in turn).
-template <int count, int chunks, int steps>
-__device__ __forceinline__ void compute_tiles(
-        Shared<chunks>& shared,
-        ComputeState& state,
-        int tile) {
-    float acc0[64], acc1[64];
-    const bool leader = threadIdx.x % 128 == 0;
-    ptx::mbarrier_wait(&shared.tile_full[state.ring.slot], state.ring.parity);
-    issue_products<steps>(acc0, state.half0, shared.tiles[state.ring.slot][0]);
-    issue_products<steps>(acc1, state.half1, shared.tiles[state.ring.slot][0]);
-#pragma unroll
-    for (int i = 0; i < count; i++) {
-        const float* alpha = state.alpha + (tile + i) * assign_columns;
-        uint64_t* empty = &shared.tile_empty[state.ring.slot];
-        state.ring.advance(stages);
-        const uint8_t* next = shared.tiles[state.ring.slot][0];
-
-        ptx::wgmma_wait<1>(); // the first half's products
-        reduce_scores(
-                acc0,
-                alpha,
-                state.beta,
-                state.keep,
-                tile + i,
-                state.top[0],
-                state.top[1]);
-        if (i + 1 < count) {
-            ptx::mbarrier_wait(
-                    &shared.tile_full[state.ring.slot], state.ring.parity);
-            issue_products<steps>(acc0, state.half0, next);
-            ptx::wgmma_wait<1>(); // the second half's
-        } else {
-            ptx::wgmma_wait<0>();
-        }
-        if (leader) {
-            ptx::mbarrier_arrive(empty); // both halves have read the tile
-        }
-        reduce_scores(
-                acc1,
-                alpha,
-                state.beta,
-                state.keep,
-                tile + i,
-                state.top[2],
-                state.top[3]);
-        if (i + 1 < count) {
-            issue_products<steps>(acc1, state.half1, next);
-        }
-    }
 }
 
 template <int chunks, int steps>
@@ -162,44 +106,58 @@ __device__ void compute_loop(
         const AssignOutput& out,
         int64_t row_blocks,
         int tiles) {
-    const int group = threadIdx.x / 128 - 1; // 0 or 1
-    const int thread = threadIdx.x % 128;
-    Ring rows_ring;
-    ComputeState state;
-    state.alpha = centroids.alpha + 2 * (thread % 4);
-    state.beta = centroids.beta;
-    state.keep = centroids.key_keep;
+    const int group = warpgroup() - 1;
+    const bool leader = threadIdx.x % 128 == 0;
+    const uint32_t rows_at =
+            ptx::operand_address(shared.rows) + group * (64 * chunk * 2 / 16);
+    const uint32_t tiles_at = ptx::operand_address(shared.tiles);
+    const uint32_t alpha_at =
+            ptx::shared_address(shared.alpha) + threadIdx.x % 4 * 8;
+    const float beta = centroids.terms->beta;
+    const uint32_t factor = centroids.key_factor;
+    Ring rows_ring, ring;
 
     for (int64_t block = blockIdx.x; block < row_blocks; block += gridDim.x) {
         ptx::mbarrier_wait(&shared.rows_full[rows_ring.slot], rows_ring.parity);
-        state.half0 = shared.rows[rows_ring.slot][0] + group * 128 * chunk * 2;
-        state.half1 = state.half0 + 64 * chunk * 2;
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            state.top[i] = Top2();
+        Top2 low, high;
+        for (int tile = 0; tile < tiles; tile++) {
+            float acc[64];
+            ptx::mbarrier_wait(&shared.tile_full[ring.slot], ring.parity);
+            issue_products<steps>(
+                    acc,
+                    rows_at + rows_ring.slot * (sizeof(shared.rows[0]) / 16),
+                    tiles_at + ring.slot * (sizeof(shared.tiles[0]) / 16));
+            ptx::wgmma_wait<0>();
+            reduce_scores(
+                    acc,
+                    [&](int g) {
+                        return ptx::load_shared_float2(
+                                alpha_at +
+                                ring.slot * sizeof(shared.alpha[0]) + 32 * g);
+                    },
+                    beta,
+                    factor,
+                    tile,
+                    low,
+                    high);
+            __syncwarp(); // every lane has read its alphas
+            if (threadIdx.x % 32 == 0) {
+                ptx::mbarrier_arrive(&shared.tile_empty[ring.slot]);
+            }
+            ring.advance(stages);
         }
-        int tile = 0;
-        for (; tile + tiles_in_flight <= tiles; tile += tiles_in_flight) {
-            compute_tiles<tiles_in_flight, chunks, steps>(shared, state, tile);
-        }
-        for (; tile < tiles; tile++) {
-            compute_tiles<1, chunks, steps>(shared, state, tile);
-        }
-        if (thread == 0) {
+        if (leader) {
             ptx::mbarrier_arrive(&shared.rows_empty[rows_ring.slot]);
         }
         rows_ring.advance(2);
-        write_rows(
-                state.top,
-                block * block_rows + group * 128,
-                rows,
-                centroids,
-                out);
+        const int64_t first = block * block_rows + group * 64;
+        write_row_of(low, first + row_of_thread(), rows, centroids, out);
+        write_row_of(high, first + row_of_thread() + 8, rows, centroids, out);
     }
 }
 
 template <int chunks, int steps>
-__global__ void __launch_bounds__(384, 1) assign_sm90_kernel(
+__global__ void __launch_bounds__(threads, 1) assign_sm90_kernel(
         const __grid_constant__ CUtensorMap rows_map,
         const __grid_constant__ CUtensorMap centroids_map,
         const PreparedRows rows,
@@ -216,24 +174,29 @@ __global__ void __launch_bounds__(384, 1) assign_sm90_kernel(
         ptx::tma_prefetch_map(&centroids_map);
         for (int i = 0; i < 2; i++) {
             ptx::mbarrier_init(&shared.rows_full[i], 1);
-            ptx::mbarrier_init(&shared.rows_empty[i], 2);
+            ptx::mbarrier_init(&shared.rows_empty[i], groups);
         }
         for (int i = 0; i < stages; i++) {
             ptx::mbarrier_init(&shared.tile_full[i], 1);
-            ptx::mbarrier_init(&shared.tile_empty[i], 2);
+            ptx::mbarrier_init(&shared.tile_empty[i], 4 * groups);
         }
         ptx::fence_barrier_init();
     }
     __syncthreads(); // barriers are initialised before anyone waits on them
 
     if (threadIdx.x < 128) {
-        ptx::registers_give<24>();
+        ptx::registers_give<copy_registers>();
         if (threadIdx.x == 0) {
             copy_loop<chunks>(
-                    shared, &rows_map, &centroids_map, row_blocks, tiles);
+                    shared,
+                    &rows_map,
+                    &centroids_map,
+                    centroids.alpha,
+                    row_blocks,
+                    tiles);
         }
     } else {
-        ptx::registers_take<240>();
+        ptx::registers_take<compute_registers>();
         compute_loop<chunks, steps>(
                 shared, rows, centroids, out, row_blocks, tiles);
     }
@@ -258,7 +221,7 @@ cudaError_t launch(
     const int64_t row_blocks = (rows.n + block_rows - 1) / block_rows;
     const int blocks =
             row_blocks < multiprocessors ? row_blocks : multiprocessors;
-    kernel<<<blocks, 384, bytes, stream>>>(
+    kernel<<<blocks, threads, bytes, stream>>>(
             rows_map, centroids_map, rows, centroids, out);
     return cudaGetLastError();
 }

@@ -2,10 +2,12 @@
 // shared memory (d > 128): a matrix product that streams both operands, 64
 // dimensions at a time, with the argmin at the end of each tile.
 //
-// One block: 256 rows × 128 centroids per tile, one warpgroup copying, two
-// computing 128 rows each as two halves of 64.
+// One block: 256 rows × 128 centroids per tile, one warpgroup copying, four
+// computing 64 rows each; one's argmin runs under the products of the others.
 
 #include <cuda_runtime.h>
+
+#include <cstddef>
 
 #include <faiss_flash/cuda/assign_launch.h>
 #include <faiss_flash/cuda/sm90.cuh>
@@ -60,21 +62,22 @@ __device__ void copy_loop(
     }
 }
 
-/// 64 dimensions of 64 rows × 128 centroids.
+/// 64 dimensions of 64 rows × 128 centroids; operand addresses.
 __device__ __forceinline__ void issue_chunk(
         float (&acc)[64],
-        const uint8_t* rows,
-        const uint8_t* tile,
+        uint32_t rows,
+        uint32_t tile,
         bool accumulate) {
+    ptx::wgmma_fence();
 #pragma unroll
     for (int s = 0; s < 4; s++) {
-        const uint64_t within = s * 2; // 32 bytes, in units of 16
         ptx::wgmma_64x128x16(
                 acc,
-                ptx::wgmma_operand(rows) + within,
-                ptx::wgmma_operand(tile) + within,
+                ptx::wgmma_operand(rows + 2 * s),
+                ptx::wgmma_operand(tile + 2 * s),
                 accumulate || s > 0);
     }
+    ptx::wgmma_commit();
 }
 
 __device__ void compute_loop(
@@ -85,25 +88,29 @@ __device__ void compute_loop(
         int64_t row_blocks,
         int tiles,
         int chunks) {
-    const int group = threadIdx.x / 128 - 1; // 0 or 1
+    const int group = warpgroup() - 1;
     const bool leader = threadIdx.x % 128 == 0;
+    const float beta = centroids.terms->beta;
     const float* alpha = centroids.alpha + 2 * (threadIdx.x % 4);
+    const uint32_t stages_at = ptx::operand_address(shared.stage);
+    const uint32_t rows_within =
+            (offsetof(Shared::Stage, rows) + group * 64 * chunk * 2) / 16;
     Ring ring;
 
     for (int64_t block = blockIdx.x; block < row_blocks; block += gridDim.x) {
-        Top2 top[4];
+        Top2 low, high;
         for (int t = 0; t < tiles; t++) {
-            float acc0[64], acc1[64];
+            float acc[64];
             uint64_t* read = nullptr; // the stage before this one
             for (int c = 0; c < chunks; c++) {
                 ptx::mbarrier_wait(&shared.full[ring.slot], ring.parity);
-                const Shared::Stage& stage = shared.stage[ring.slot];
-                const uint8_t* half0 = stage.rows + group * 128 * chunk * 2;
-                ptx::wgmma_fence();
-                issue_chunk(acc0, half0, stage.tile, c > 0);
+                const uint32_t stage =
+                        stages_at + ring.slot * (sizeof(Shared::Stage) / 16);
                 issue_chunk(
-                        acc1, half0 + 64 * chunk * 2, stage.tile, c > 0);
-                ptx::wgmma_commit();
+                        acc,
+                        stage + rows_within,
+                        stage + offsetof(Shared::Stage, tile) / 16,
+                        c > 0);
                 ptx::wgmma_wait<1>(); // the products before these
                 if (leader && read) {
                     ptx::mbarrier_arrive(read);
@@ -115,31 +122,26 @@ __device__ void compute_loop(
             if (leader) {
                 ptx::mbarrier_arrive(read);
             }
-            // under the other warpgroup's products
             const float* tile_alpha = alpha + t * assign_columns;
             reduce_scores(
-                    acc0,
-                    tile_alpha,
-                    centroids.beta,
-                    centroids.key_keep,
+                    acc,
+                    [&](int g) {
+                        return __ldg(reinterpret_cast<const float2*>(
+                                tile_alpha + 8 * g));
+                    },
+                    beta,
+                    centroids.key_factor,
                     t,
-                    top[0],
-                    top[1]);
-            reduce_scores(
-                    acc1,
-                    tile_alpha,
-                    centroids.beta,
-                    centroids.key_keep,
-                    t,
-                    top[2],
-                    top[3]);
+                    low,
+                    high);
         }
-        write_rows(
-                top, block * block_rows + group * 128, rows, centroids, out);
+        const int64_t first = block * block_rows + group * 64 + row_of_thread();
+        write_row_of(low, first, rows, centroids, out);
+        write_row_of(high, first + 8, rows, centroids, out);
     }
 }
 
-__global__ void __launch_bounds__(384, 1) assign_sm90_deep_kernel(
+__global__ void __launch_bounds__(threads, 1) assign_sm90_deep_kernel(
         const __grid_constant__ CUtensorMap rows_map,
         const __grid_constant__ CUtensorMap centroids_map,
         const PreparedRows rows,
@@ -157,14 +159,14 @@ __global__ void __launch_bounds__(384, 1) assign_sm90_deep_kernel(
         ptx::tma_prefetch_map(&centroids_map);
         for (int i = 0; i < stages; i++) {
             ptx::mbarrier_init(&shared.full[i], 1);
-            ptx::mbarrier_init(&shared.empty[i], 2);
+            ptx::mbarrier_init(&shared.empty[i], groups);
         }
         ptx::fence_barrier_init();
     }
     __syncthreads(); // barriers are initialised before anyone waits on them
 
     if (threadIdx.x < 128) {
-        ptx::registers_give<24>();
+        ptx::registers_give<copy_registers>();
         if (threadIdx.x == 0) {
             copy_loop(
                     shared,
@@ -175,7 +177,7 @@ __global__ void __launch_bounds__(384, 1) assign_sm90_deep_kernel(
                     chunks);
         }
     } else {
-        ptx::registers_take<240>();
+        ptx::registers_take<compute_registers>();
         compute_loop(shared, rows, centroids, out, row_blocks, tiles, chunks);
     }
 }
@@ -201,7 +203,7 @@ cudaError_t launch_assign_sm90_deep(
     const int64_t row_blocks = (rows.n + block_rows - 1) / block_rows;
     const int grid =
             row_blocks < multiprocessors ? row_blocks : multiprocessors;
-    assign_sm90_deep_kernel<<<grid, 384, bytes, stream>>>(
+    assign_sm90_deep_kernel<<<grid, threads, bytes, stream>>>(
             rows_map, centroids_map, rows, centroids, out);
     return cudaGetLastError();
 }

@@ -77,7 +77,7 @@ DeviceCentroids::DeviceCentroids(
           norm_(k_padded_, stream),
           error_(k_padded_, stream),
           norm2_(k_padded_, stream),
-          bounds_(2, stream),
+          terms_(1, stream),
           halves_((size_t)k_padded_ * d_padded_, stream) {
     FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
             offset_.get(),
@@ -106,7 +106,6 @@ void DeviceCentroids::set(const Model& model, cudaStream_t stream) {
             norm_.get(),
             error_.get(),
             norm2_.get(),
-            bounds_.get(),
             stream));
 }
 
@@ -120,19 +119,19 @@ PreparedCentroids DeviceCentroids::prepared_for(
     p.alpha = alpha_.get();
     p.norm = norm_.get();
     p.error = error_.get();
-    p.beta = l2_ ? -2 : -1;
-    p.bounds = bounds_.get();
+    p.l2 = l2_;
+    p.terms = terms_.get();
     FAISS_FLASH_CUDA_CHECK(launch_alpha(
             k_,
             k_padded_,
             d_,
-            p.beta,
+            p.l2,
             typical,
             p.norm,
             p.error,
             norm2_.get(),
-            p.bounds,
             alpha_.get(),
+            terms_.get(),
             stream));
     return p;
 }

@@ -40,7 +40,8 @@ class DeviceCentroids {
     int k_, d_, d_padded_, k_padded_;
     float scale_;
     bool l2_ = true;
-    DeviceArray<float> offset_, means_, alpha_, norm_, error_, norm2_, bounds_;
+    DeviceArray<float> offset_, means_, alpha_, norm_, error_, norm2_;
+    DeviceArray<ScoreTerms> terms_;
     DeviceArray<__half> halves_;
 };
 

@@ -80,6 +80,7 @@ constexpr int threads = 256;
 constexpr int extent_blocks = 256;
 static_assert(extent_blocks * sizeof(Extent) <= prepare_scratch_bytes);
 
+template <class Extent>
 __device__ Extent block_total(const Extent& mine) {
     __shared__ Extent all[threads];
     all[threadIdx.x] = mine;
@@ -135,8 +136,7 @@ __global__ void prepare_centroids_kernel(
         __half* halves,
         float* norm,
         float* error,
-        float* norm2,
-        float* bounds) {
+        float* norm2) {
     const int c = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
     if (c >= k_padded) {
         return;
@@ -152,36 +152,68 @@ __global__ void prepare_centroids_kernel(
         norm[c] = norms.norm;
         error[c] = norms.error;
         norm2[c] = norms.norm2;
-        // not negative: their bits order like integers
-        atomicMax(reinterpret_cast<int*>(bounds), __float_as_int(norms.norm));
-        atomicMax(
-                reinterpret_cast<int*>(bounds + 1),
-                __float_as_int(norms.error));
     }
 }
 
-__global__ void alpha_kernel(
+/// Extremes over all centroids; every block finds them for itself.
+struct CentroidRange {
+    float largest_norm = 0, largest_error = 0, smallest_norm = INFINITY;
+
+    __device__ void add(const CentroidRange& other) {
+        largest_norm = fmaxf(largest_norm, other.largest_norm);
+        largest_error = fmaxf(largest_error, other.largest_error);
+        smallest_norm = fminf(smallest_norm, other.smallest_norm);
+    }
+};
+
+__global__ void __launch_bounds__(threads) alpha_kernel(
         int k,
         int k_padded,
         int d,
-        float beta,
+        bool l2,
         const TypicalRow* typical,
         const float* norm,
         const float* error,
         const float* norm2,
-        const float* bounds,
-        float* alpha) {
-    const int c = blockIdx.x * blockDim.x + threadIdx.x;
+        float* alpha,
+        ScoreTerms* terms) {
+    CentroidRange mine;
+    for (int c = threadIdx.x; c < k; c += threads) {
+        mine.add({norm[c], error[c], norm[c]});
+    }
+    const CentroidRange all = block_total(mine);
+    const TypicalRow row = *typical;
+    // Some centroid is at most `reach` away from every row up to X. One
+    // further than that from all of them is nobody's.
+    const float x = row.largest_norm;
+    const float reach = 1.01f * (x + all.smallest_norm);
+    const float far = l2 ? x + reach : INFINITY;
+    const float near_norm = fminf(all.largest_norm, far);
+    // largest score, and errors with room to spare above 2¹⁷
+    const float largest = l2 ? (x + near_norm) * (x + near_norm)
+                             : 2 * x * all.largest_norm;
+    const float below = score_error(
+            l2, d, row.norm, row.error, near_norm, all.largest_error);
+    const float range =
+            fmaxf(fmaxf(largest, 0x1p8f * below), 0x1p-60f) * 1.01f;
+    int exponent;
+    frexpf(range, &exponent);
+    const float scale = ldexpf(1, 24 - exponent); // range·scale ≤ 2²⁴
+    if (blockIdx.x == 0 && threadIdx.x == 0) {
+        *terms = {(l2 ? -2 : -1) * scale,
+                  scale,
+                  all.largest_norm,
+                  all.largest_error};
+    }
+    const int c = blockIdx.x * threads + threadIdx.x;
     if (c >= k_padded) {
         return;
     }
-    const TypicalRow row = *typical;
-    const float base = beta == -2.0f
-            ? row.largest_norm * row.largest_norm + norm2[c]
-            : row.largest_norm * bounds[0];
-    alpha[c] = c < k ? base -
-                    score_error(beta, d, row.norm, row.error, norm[c], error[c])
-                     : INFINITY;
+    const float base = l2 ? x * x + norm2[c] : x * all.largest_norm;
+    const float q = base -
+            score_error(l2, d, row.norm, row.error, norm[c], error[c]);
+    alpha[c] = c < k && !(norm[c] > 1.01f * far) ? 0x1p18f + scale * q
+                                                 : INFINITY;
 }
 
 } // namespace
@@ -227,13 +259,7 @@ cudaError_t launch_prepare_centroids(
         float* norm,
         float* error,
         float* norm2,
-        float* bounds,
         cudaStream_t stream) {
-    const cudaError_t cleared =
-            cudaMemsetAsync(bounds, 0, 2 * sizeof(float), stream);
-    if (cleared != cudaSuccess) {
-        return cleared;
-    }
     prepare_centroids_kernel<<<
             (k_padded * 32 + threads - 1) / threads,
             threads,
@@ -248,8 +274,7 @@ cudaError_t launch_prepare_centroids(
             halves,
             norm,
             error,
-            norm2,
-            bounds);
+            norm2);
     return cudaGetLastError();
 }
 
@@ -257,16 +282,16 @@ cudaError_t launch_alpha(
         int k,
         int k_padded,
         int d,
-        float beta,
+        bool l2,
         const TypicalRow* typical,
         const float* norm,
         const float* error,
         const float* norm2,
-        const float* bounds,
         float* alpha,
+        ScoreTerms* terms,
         cudaStream_t stream) {
     alpha_kernel<<<(k_padded + threads - 1) / threads, threads, 0, stream>>>(
-            k, k_padded, d, beta, typical, norm, error, norm2, bounds, alpha);
+            k, k_padded, d, l2, typical, norm, error, norm2, alpha, terms);
     return cudaGetLastError();
 }
 

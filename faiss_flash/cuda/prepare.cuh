@@ -25,10 +25,23 @@ struct TypicalRow {
 
 constexpr int assign_columns = 128; ///< centroids per tile
 
+/// What brings the scores of a set of rows and centroids into the range of
+/// keys: q in [2¹⁷, 2²⁵), see top2.cuh and PreparedCentroids.
+struct ScoreTerms {
+    float beta;          ///< −2 or −1, times scale
+    float scale;         ///< a power of two
+    float largest_norm;  ///< of the centroids
+    float largest_error; ///< of the centroids
+};
+
+/// Rounding of two such scores, of their alphas and last additions: half a
+/// unit in the last place, at most 1, of each.
+constexpr float score_rounding = 4;
+
 /// Largest |q + error − Q| for a row and a centroid of these norms and
 /// rounding errors; README.md derives it.
 __device__ inline float score_error(
-        float beta,
+        bool l2,
         int d,
         float row_norm,
         float row_error,
@@ -42,7 +55,7 @@ __device__ inline float score_error(
     const float accumulation = 1.06f * 0x1p-23f * (d + 16) * product;
     // alpha and the last addition
     const float sum = row_norm + norm;
-    return fabsf(beta) * (operands + accumulation) + 0x1p-21f * sum * sum;
+    return (l2 ? 2 : 1) * (operands + accumulation) + 0x1p-21f * sum * sum;
 }
 
 /// halves (n, d_padded) with zeros beyond d; norm ‖x'‖ and error
@@ -65,7 +78,7 @@ cudaError_t launch_prepare_rows(
 constexpr size_t prepare_scratch_bytes = 1 << 14;
 
 /// The same for k centroids, with k_padded rows (the last ones zero), and
-/// their squared norms. bounds: largest norm and error.
+/// their squared norms.
 cudaError_t launch_prepare_centroids(
         int k,
         int k_padded,
@@ -77,21 +90,20 @@ cudaError_t launch_prepare_centroids(
         float* norm,
         float* error,
         float* norm2,
-        float* bounds,
         cudaStream_t stream);
 
-/// alpha (k_padded), see PreparedCentroids.
+/// alpha (k_padded), see PreparedCentroids, and the terms that go with it.
 cudaError_t launch_alpha(
         int k,
         int k_padded,
         int d,
-        float beta,
+        bool l2,
         const TypicalRow* typical,
         const float* norm,
         const float* error,
         const float* norm2,
-        const float* bounds,
         float* alpha,
+        ScoreTerms* terms,
         cudaStream_t stream);
 
 } // namespace faiss_flash

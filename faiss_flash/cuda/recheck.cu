@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(sm80_threads, 2) list_candidates_kernel(
     extern __shared__ uint4 raw[];
     ListShared& shared = *reinterpret_cast<ListShared*>(raw);
     const int64_t n = *out.n_unproved;
-    const float beta = centroids.beta;
+    const float beta = centroids.terms->beta;
     // few rows: the centroids are shared out too, to fill the device
     const int64_t row_blocks = (n + sm80_rows - 1) / sm80_rows;
     const int tiles = centroids.k_padded / assign_columns;
@@ -184,7 +184,7 @@ cudaError_t launch_recheck(
     settle_kernel<<<8 * multiprocessors, 256, 0, stream>>>(
             rows.d,
             centroids.k,
-            centroids.beta == -2.0f,
+            centroids.l2,
             out,
             x,
             original,

@@ -11,6 +11,16 @@ __device__ inline uint32_t shared_address(const void* p) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
+/// Two floats at an 8-byte boundary. The compiler does not see that carved-up
+/// dynamic shared memory is shared memory, and would use generic loads.
+__device__ inline float2 load_shared_float2(uint32_t address) {
+    float2 value;
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+                 : "=f"(value.x), "=f"(value.y)
+                 : "r"(address));
+    return value;
+}
+
 __device__ inline void mbarrier_init(uint64_t* bar, uint32_t arrivals) {
     asm volatile(
             "mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(

@@ -32,5 +32,18 @@ __device__ inline void tma_load(
             : "memory");
 }
 
+/// `bytes` (a multiple of 16, like both addresses) in a row.
+__device__ inline void
+bulk_load(void* to, const void* from, uint32_t bytes, uint64_t* bar) {
+    asm volatile(
+            "cp.async.bulk.shared::cluster.global"
+            ".mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                    shared_address(to)),
+            "l"(from),
+            "r"(bytes),
+            "r"(shared_address(bar))
+            : "memory");
+}
+
 } // namespace ptx
 } // namespace faiss_flash

@@ -38,14 +38,19 @@ __device__ inline void registers_take() {
 }
 
 /// Describes a K-major operand tile whose rows are 64 halves (128 bytes)
-/// with 128-byte swizzle, groups of 8 rows 1024 bytes apart. The tile starts
-/// on a 1024-byte boundary; a step of 16 halves along K adds 32 bytes.
-__device__ inline uint64_t wgmma_operand(const void* tile) {
-    const uint64_t address = (shared_address(tile) & 0x3FFFF) >> 4;
-    const uint64_t group_stride = 1024 >> 4;
-    const uint64_t swizzle_128 = 1;
-    return address | (uint64_t(1) << 16) | (group_stride << 32) |
-            (swizzle_128 << 62);
+/// with 128-byte swizzle, groups of 8 rows 1024 bytes apart.
+///
+/// `at` is where it starts, as operand_address() gives it for a multiple of
+/// 1024 bytes; further operands are at + bytes / 16, a step of 16 halves
+/// along K is 32 bytes. So a descriptor costs one addition on 32 bits.
+__device__ __forceinline__ uint64_t wgmma_operand(uint32_t at) {
+    const uint32_t group_stride = 1024 >> 4;
+    const uint32_t swizzle_128 = 1u << 30;
+    return uint64_t(swizzle_128 | group_stride) << 32 | at;
+}
+
+__device__ inline uint32_t operand_address(const void* tile) {
+    return (shared_address(tile) & 0x3FFFF) >> 4 | 1u << 16;
 }
 
 /// acc (+)= A · Bᵀ for A (64, 16) and B (128, 16); `accumulate` false

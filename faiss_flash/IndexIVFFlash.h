@@ -163,7 +163,8 @@ struct IVFFlash : Base, FlashOptions {
 
     /// add_to_lists with one list each, FAISS's way. With a context (FAISS
     /// from 1.8 on, lists of the user's own) it is FAISS's own add_core.
-    void add_core(FAISS_FLASH_ADD_CORE_PARAMETERS) override;
+    void add_core(FAISS_FLASH_ADD_CORE_PARAMETERS FAISS_FLASH_NO_LIST_CONTEXT)
+            override;
 
     /// One copy of each, in the list the code names: what sa_encode gives.
     void add_sa_codes(idx_t n, const uint8_t* codes, const idx_t* xids)

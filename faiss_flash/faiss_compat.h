@@ -72,11 +72,13 @@ using idx_t = faiss::Index::idx_t;
     faiss_flash::idx_t n, const float *x, const faiss_flash::idx_t *xids, \
             const faiss_flash::idx_t *precomputed_idx,                    \
             void *inverted_list_context
+#define FAISS_FLASH_NO_LIST_CONTEXT = nullptr
 #define FAISS_FLASH_HAS_LIST_CONTEXT 1
 #else
 #define FAISS_FLASH_ADD_CORE_PARAMETERS                                   \
     faiss_flash::idx_t n, const float *x, const faiss_flash::idx_t *xids, \
             const faiss_flash::idx_t *precomputed_idx
+#define FAISS_FLASH_NO_LIST_CONTEXT
 #define FAISS_FLASH_HAS_LIST_CONTEXT 0
 #endif
 #if FAISS_FLASH_FAISS_VERSION >= 11000

@@ -22,6 +22,7 @@
 
 #include <faiss_flash/FlashClustering.h>
 #include <faiss_flash/cuda/assigner.cuh>
+#include <faiss_flash/cuda/exact_sums.cuh>
 
 using namespace faiss_flash;
 using nlohmann::json;
@@ -98,27 +99,50 @@ __global__ void check_kernel(
     }
 }
 
+double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
+}
+
+double once_ms(cudaStream_t stream, const std::function<void()>& work) {
+    cudaEvent_t start, stop;
+    FAISS_FLASH_CUDA_CHECK(cudaEventCreate(&start));
+    FAISS_FLASH_CUDA_CHECK(cudaEventCreate(&stop));
+    FAISS_FLASH_CUDA_CHECK(cudaEventRecord(start, stream));
+    work();
+    FAISS_FLASH_CUDA_CHECK(cudaEventRecord(stop, stream));
+    FAISS_FLASH_CUDA_CHECK(cudaEventSynchronize(stop));
+    float ms = 0;
+    FAISS_FLASH_CUDA_CHECK(cudaEventElapsedTime(&ms, start, stop));
+    cudaEventDestroy(start);
+    cudaEventDestroy(stop);
+    return ms;
+}
+
 double median_ms(
         int repeats,
         cudaStream_t stream,
         const std::function<void()>& work) {
-    cudaEvent_t start, stop;
-    FAISS_FLASH_CUDA_CHECK(cudaEventCreate(&start));
-    FAISS_FLASH_CUDA_CHECK(cudaEventCreate(&stop));
-    std::vector<float> ms(repeats);
+    std::vector<double> ms;
     for (int i = -3; i < repeats; i++) {
-        FAISS_FLASH_CUDA_CHECK(cudaEventRecord(start, stream));
-        work();
-        FAISS_FLASH_CUDA_CHECK(cudaEventRecord(stop, stream));
-        FAISS_FLASH_CUDA_CHECK(cudaEventSynchronize(stop));
+        const double one = once_ms(stream, work);
         if (i >= 0) {
-            FAISS_FLASH_CUDA_CHECK(cudaEventElapsedTime(&ms[i], start, stop));
+            ms.push_back(one);
         }
     }
-    cudaEventDestroy(start);
-    cudaEventDestroy(stop);
-    std::sort(ms.begin(), ms.end());
-    return ms[repeats / 2];
+    return median(ms);
+}
+
+/// c = Σ x / count, where there are any: the rest of a Lloyd iteration.
+__global__ void new_means_kernel(
+        int d,
+        const double* sums,
+        const double* counts,
+        float* means) {
+    const int64_t c = blockIdx.x;
+    for (int j = threadIdx.x; j < d && counts[c] > 0; j += blockDim.x) {
+        means[c * d + j] = sums[c * d + j] / counts[c];
+    }
 }
 
 struct Shape {
@@ -180,13 +204,15 @@ json run_shape(
     DeviceCentroids centroids(k, d, choose_shift(model), stream);
     DeviceRows rows(n, d, stream);
     DeviceArray<uint32_t> n_unproved(1, stream);
-    const UpdatePlan plan = {n, update_block_rows(k), k, d};
-    DeviceArray<uint8_t> scratch(plan.scratch_bytes(), stream);
-    DeviceArray<double> sums((size_t)k * d + 3 * k, stream);
-    DeviceArray<int64_t> members(k, stream);
+    ExactSums exact(n, k, d, centroids.shift().offset, stream);
+    DeviceArray<double> sums((size_t)k * (d + 4), stream);
     double* scalars = sums.get() + (size_t)k * d;
     const DeviceStatistics stats = {
-            sums.get(), scalars, scalars + k, scalars + 2 * k, members.get()};
+            sums.get(),
+            scalars,
+            scalars + k,
+            scalars + 2 * k,
+            reinterpret_cast<int64_t*>(scalars + 3 * k)};
 
     centroids.set(model, stream);
     const double prepare_ms = median_ms(repeats, stream, [&] {
@@ -195,39 +221,39 @@ json run_shape(
     auto assign = [&] {
         rows.assign(centroids, n_unproved.get(), device, stream);
     };
-    auto do_update = [&] {
+    auto update = [&] {
         FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
                 sums.get(),
                 0,
-                ((size_t)k * d + 3 * k) * sizeof(double),
+                (size_t)k * (d + 4) * sizeof(double),
                 stream));
-        FAISS_FLASH_CUDA_CHECK(
-                cudaMemsetAsync(members.get(), 0, k * sizeof(int64_t), stream));
-        FAISS_FLASH_CUDA_CHECK(
-                update(plan,
-                       x.get(),
-                       nullptr,
-                       rows.labels(),
-                       centroids.means(),
-                       true,
-                       stats,
-                       scratch.get(),
-                       stream));
+        exact.add(
+                0,
+                n,
+                x.get(),
+                rows.labels(),
+                centroids.means(),
+                true,
+                stats,
+                stream);
+        exact.finish(centroids.means(), true, stats, stream);
+        new_means_kernel<<<k, 128, 0, stream>>>(
+                d, stats.sums, stats.counts, centroids.means());
     };
-    // a few iterations: centroids as training meets them
-    for (int i = 0; i < iterations; i++) {
+    exact.start(std::min(n, update_block_rows(k)), x.get(), stream);
+    auto iterate = [&] {
+        centroids.prepare(stream);
         assign();
-        do_update();
-        FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
-        const auto s = fetch(sums.get(), (size_t)k * d + k);
-        for (int c = 0; c < k; c++) {
-            const double count = s[(size_t)k * d + c];
-            for (int j = 0; j < d && count > 0; j++) {
-                model.means[(size_t)c * d + j] = s[(size_t)c * d + j] / count;
-            }
-        }
-        centroids.set(model, stream);
+        update();
+    };
+    // as training meets them: the first iteration, and then the later ones,
+    // each a little cheaper as fewer rows move
+    std::vector<double> ms;
+    for (int i = 0; i < iterations + repeats; i++) {
+        ms.push_back(once_ms(stream, iterate));
     }
+    const double first_ms = ms[0];
+    const double iteration_ms = median({ms.begin() + iterations, ms.end()});
     const double kernel_ms = median_ms(repeats, stream, [&] {
         rows.assign_unchecked(
                 centroids.prepared_for(rows.prepared().typical, stream),
@@ -235,13 +261,18 @@ json run_shape(
                 device,
                 stream);
     });
-    const double assign_ms = median_ms(repeats, stream, assign);
-    const double update_ms = median_ms(repeats, stream, do_update);
-    const double iteration_ms = median_ms(repeats, stream, [&] {
-        centroids.set(model, stream);
-        assign();
-        do_update();
-    });
+    // training goes on, for labels that move as they do
+    std::vector<double> assign_times, update_times;
+    for (int i = 0; i < repeats; i++) {
+        centroids.prepare(stream);
+        assign_times.push_back(once_ms(stream, assign));
+        update_times.push_back(once_ms(stream, update));
+    }
+    const double assign_ms = median(assign_times);
+    const double update_ms = median(update_times);
+    // the labels of the last centroids, for the check below
+    centroids.prepare(stream);
+    assign();
     size_t free_after = 0;
     FAISS_FLASH_CUDA_CHECK(cudaMemGetInfo(&free_after, &total));
 
@@ -274,13 +305,14 @@ json run_shape(
             {"assign_ms", assign_ms},
             {"update_ms", update_ms},
             {"iteration_ms", iteration_ms},
+            {"first_iteration_ms", first_ms},
             {"assign_tflops", tflop / kernel_ms * 1e3},
             {"rechecked", unproved / n},
             {"labels_checked", n / stride},
             {"wrong_labels", fetch(wrong.get(), 1)[0]},
             {"device_bytes", free_before - free_after}};
     fprintf(stderr,
-            "%-5s %9lld %6d %4d | iteration %8.3f ms | assign %8.3f (kernel "
+            "%-5s %9lld %6d %4d | iteration %8.3f ms (first %7.3f) | assign %8.3f (kernel "
             "%8.3f, %5.0f TFLOP/s) | update %7.3f | prepare %7.3f | rechecked "
             "%5.2f %% | wrong %lld of %lld\n",
             data.c_str(),
@@ -288,6 +320,7 @@ json run_shape(
             k,
             d,
             iteration_ms,
+            first_ms,
             assign_ms,
             kernel_ms,
             tflop / kernel_ms * 1e3,

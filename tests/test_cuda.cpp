@@ -57,7 +57,8 @@ bool same_bytes(const Statistics& a, const Statistics& b) {
 }
 
 /// Labels within the bound of the true minimum, and statistics that are
-/// those of the labels up to single-precision sums of up to 128 rows.
+/// those of the labels up to single-precision sums of up to 128 rows
+/// (weighted) or rows rounded to 26 bits of their largest value (exact sums).
 void check_hard_pass(const Problem& p) {
     INFO(p.name);
     check_nearest(*cuda_engine(), p, 1);
@@ -65,8 +66,9 @@ void check_hard_pass(const Problem& p) {
     const Statistics stats = hard_pass(p);
     const size_t k = p.k(), d = p.d();
     std::vector<double> sums(k * d), scale(k * d), counts(k), energy(k);
+    std::vector<double> sum_grid(k), energy_grid(k);
     std::vector<int64_t> members(k);
-    double objective = 0, objective_scale = 0;
+    double objective = 0, objective_scale = 0, objective_grid = 0;
     for (size_t i = 0; i < p.n(); i++) {
         const size_t c = found.labels[i];
         for (size_t j = 0; j < d; j++) {
@@ -77,6 +79,16 @@ void check_hard_pass(const Problem& p) {
         counts[c] += p.weight(i);
         energy[c] += p.weight(i) * p.dist[i * k + c];
         members[c]++;
+        double largest = 0;
+        for (size_t j = 0; j < d; j++) {
+            largest = std::max(largest, (double)std::abs(p.rows.row(i)[j]));
+        }
+        const double step = std::ldexp(largest, -26);
+        const double off =
+                2 * std::sqrt(p.dist[i * k + c] * d) * step + d * step * step;
+        sum_grid[c] += p.weight(i) * step;
+        energy_grid[c] += p.weight(i) * off;
+        objective_grid += off;
         objective += p.l2() ? p.cost(i, c) : -p.cost(i, c);
         objective_scale += p.l2() ? p.cost(i, c) : p.magnitude[i * k + c];
     }
@@ -87,13 +99,15 @@ void check_hard_pass(const Problem& p) {
     for (size_t c = 0; c < k; c++) {
         for (size_t j = c * d; j < (c + 1) * d; j++) {
             worst_sum.see(
-                    std::abs(stats.sums[j] - sums[j]), rounding * scale[j], c);
+                    std::abs(stats.sums[j] - sums[j]),
+                    rounding * scale[j] + sum_grid[c],
+                    c);
         }
         worst_count.see(
                 std::abs(stats.counts[c] - counts[c]), rounding * counts[c], c);
         worst_energy.see(
                 std::abs(stats.energy[c] - energy[c]),
-                energy_rounding * energy[c] + 1e-30,
+                energy_rounding * energy[c] + energy_grid[c] + 1e-30,
                 c);
     }
     CHECK_WORST(worst_sum);
@@ -102,7 +116,7 @@ void check_hard_pass(const Problem& p) {
     CHECK(stats.members == members);
     CHECK(stats.n == (int64_t)p.n());
     CHECK(std::abs(stats.objective - objective) <=
-          energy_rounding * objective_scale + 1e-30);
+          energy_rounding * objective_scale + objective_grid + 1e-30);
 }
 
 Problem problem(

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include <faiss_flash/cuda/assign_launch.h>
 #include <faiss_flash/cuda/tensor_map.h>
@@ -78,7 +79,8 @@ DeviceCentroids::DeviceCentroids(
           error_(k_padded_, stream),
           norm2_(k_padded_, stream),
           terms_(1, stream),
-          halves_((size_t)k_padded_ * d_padded_, stream) {
+          halves_((size_t)k_padded_ * d_padded_, stream),
+          staging_((size_t)k * d * sizeof(float)) {
     FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
             offset_.get(),
             shift.offset.data(),
@@ -89,12 +91,20 @@ DeviceCentroids::DeviceCentroids(
 
 void DeviceCentroids::set(const Model& model, cudaStream_t stream) {
     l2_ = model.metric == Metric::l2;
+    const size_t bytes = model.means.size() * sizeof(float);
+    FAISS_FLASH_CUDA_CHECK(cudaEventSynchronize(staged_.get()));
+    std::memcpy(staging_.get(), model.means.data(), bytes);
     FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
             means_.get(),
-            model.means.data(),
-            model.means.size() * sizeof(float),
+            staging_.get(),
+            bytes,
             cudaMemcpyHostToDevice,
             stream));
+    FAISS_FLASH_CUDA_CHECK(cudaEventRecord(staged_.get(), stream));
+    prepare(stream);
+}
+
+void DeviceCentroids::prepare(cudaStream_t stream) {
     FAISS_FLASH_CUDA_CHECK(launch_prepare_centroids(
             k_,
             k_padded_,

@@ -23,12 +23,14 @@ class DeviceCentroids {
     DeviceCentroids(int k, int d, const HostShift& shift, cudaStream_t stream);
 
     void set(const Model& model, cudaStream_t stream);
+    /// What follows the upload in set(): means() to halves.
+    void prepare(cudaStream_t stream);
 
     /// With scores for rows like `typical`; writes alpha.
     PreparedCentroids prepared_for(
             const TypicalRow* typical,
             cudaStream_t stream) const;
-    const float* means() const {
+    float* means() const {
         return means_.get();
     }
     Shift shift() const {
@@ -42,6 +44,8 @@ class DeviceCentroids {
     bool l2_ = true;
     DeviceArray<float> offset_, means_, alpha_, norm_, error_, norm2_;
     DeviceArray<ScoreTerms> terms_;
+    PinnedBuffer staging_; ///< (k, d) on their way to the device
+    Event staged_;
     DeviceArray<__half> halves_;
 };
 

@@ -10,55 +10,50 @@
 #include <faiss_flash/cuda/uploader.h>
 #include <faiss_flash/engine/engine.h>
 #include <faiss_flash/cuda/assigner.cuh>
+#include <faiss_flash/cuda/exact_sums.cuh>
 
 namespace faiss_flash {
 
 namespace {
 
-/// Accumulators of a pass on the device, and their way back.
+/// Accumulators of a pass on the device, in one piece, and their way back.
 class DeviceAccumulators {
    public:
     DeviceAccumulators(int k, int d, cudaStream_t stream)
             : k_(k),
               d_(d),
-              sums_((size_t)k * d, stream),
-              scalars_(3 * (size_t)k, stream),
-              members_(k, stream) {}
+              memory_(bytes(k, d), stream),
+              fetched_(bytes(k, d)) {}
 
     static size_t bytes(int k, int d) {
-        return (size_t)k * (d + 3) * sizeof(double) + k * sizeof(int64_t);
+        return (size_t)k * (d + 4) * sizeof(double);
     }
 
     void clear(cudaStream_t stream) {
         FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
-                sums_.get(), 0, (size_t)k_ * d_ * sizeof(double), stream));
-        FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
-                scalars_.get(), 0, 3 * (size_t)k_ * sizeof(double), stream));
-        FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
-                members_.get(), 0, k_ * sizeof(int64_t), stream));
+                memory_.get(), 0, bytes(k_, d_), stream));
     }
 
     DeviceStatistics view() const {
-        double* scalars = scalars_.get();
-        return {sums_.get(),
-                scalars,
-                scalars + k_,
-                scalars + 2 * k_,
-                members_.get()};
+        return view_of(memory_.get());
     }
 
     /// Into `out`, which has the right shape; waits for the stream.
     void fetch(Statistics& out, cudaStream_t stream) const {
-        std::vector<double> products(k_);
-        const DeviceStatistics from = view();
-        copy(out.sums.data(), from.sums, (size_t)k_ * d_, stream);
-        copy(out.counts.data(), from.counts, k_, stream);
-        copy(out.energy.data(), from.energy, k_, stream);
-        copy(products.data(), from.products, k_, stream);
-        copy(out.members.data(), from.members, k_, stream);
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+                fetched_.get(),
+                memory_.get(),
+                bytes(k_, d_),
+                cudaMemcpyDeviceToHost,
+                stream));
         FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+        const DeviceStatistics from = view_of(fetched_.get());
+        std::copy_n(from.sums, (size_t)k_ * d_, out.sums.begin());
+        std::copy_n(from.counts, k_, out.counts.begin());
+        std::copy_n(from.energy, k_, out.energy.begin());
+        std::copy_n(from.members, k_, out.members.begin());
         for (int c = 0; c < k_; c++) {
-            out.objective += products[c];
+            out.objective += from.products[c];
             out.total_weight += out.counts[c];
             out.n += out.members[c];
         }
@@ -66,14 +61,19 @@ class DeviceAccumulators {
     }
 
    private:
-    template <class T>
-    static void copy(T* to, const T* from, size_t count, cudaStream_t s) {
-        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
-                to, from, count * sizeof(T), cudaMemcpyDeviceToHost, s));
+    DeviceStatistics view_of(void* memory) const {
+        static_assert(sizeof(int64_t) == sizeof(double));
+        double* sums = static_cast<double*>(memory);
+        double* scalars = sums + (size_t)k_ * d_;
+        return {sums,
+                scalars,
+                scalars + k_,
+                scalars + 2 * k_,
+                reinterpret_cast<int64_t*>(scalars + 3 * k_)};
     }
     int k_, d_;
-    DeviceArray<double> sums_, scalars_;
-    DeviceArray<int64_t> members_;
+    DeviceArray<uint8_t> memory_;
+    PinnedBuffer fetched_;
 };
 
 /// Vectors of one chunk, with everything that assigning and updating need.
@@ -91,30 +91,42 @@ struct Chunk {
     DeviceRows prepared;
 };
 
+/// How rows become statistics.
+enum class Summation {
+    exact, ///< the rows that moved, as integers: exact_sums.cuh
+    sorted ///< all rows, weighted or not: update.cuh
+};
+
 /// Device memory for models of k centroids.
 class Workspace {
    public:
     Workspace(
             const VectorSource& source,
             bool weighted,
+            Summation summation,
             const Model& model,
             size_t max_bytes,
             cudaStream_t stream)
-            : block_rows(update_block_rows(model.k)),
+            : n(source.n()),
+              block_rows(update_block_rows(model.k)),
               k((int)model.k),
               d((int)model.d) {
-        const int64_t n = source.n();
         const DeviceInfo device = device_info();
         // a tenth is left to fragmentation and to other users of the device
         const size_t budget =
                 max_bytes ? max_bytes : device.free_bytes / 10 * 9;
-        auto streamed = [&](int64_t rows) {
-            return fixed_bytes() + 2 * Chunk::bytes(rows, d, weighted) +
-                    update_plan(rows).scratch_bytes();
+        const bool sorted = summation == Summation::sorted;
+        auto bytes = [&](int64_t rows, int buffers) {
+            return DeviceCentroids::bytes(k, d) +
+                    DeviceAccumulators::bytes(k, d) +
+                    buffers * Chunk::bytes(rows, d, weighted) +
+                    (sorted ? update_plan(rows).scratch_bytes()
+                            : ExactSums::bytes(n, k, d));
         };
-        const size_t resident = fixed_bytes() + Chunk::bytes(n, d, weighted) +
-                update_plan(n).scratch_bytes();
-        plan = plan_memory(n, block_rows, budget, resident, streamed);
+        plan = plan_memory(
+                n, block_rows, budget, bytes(n, 1), [&](int64_t rows) {
+                    return bytes(rows, 2);
+                });
         for (int i = 0; i < (plan.resident ? 1 : 2); i++) {
             chunks.emplace_back(
                     new Chunk(plan.chunk_rows, d, weighted, stream));
@@ -123,26 +135,29 @@ class Workspace {
                 k, d, choose_shift(model), stream);
         accumulators = std::make_unique<DeviceAccumulators>(k, d, stream);
         unproved = DeviceArray<uint32_t>(plan.chunks, stream);
-        scratch = DeviceArray<uint8_t>(
-                update_plan(plan.chunk_rows).scratch_bytes(), stream);
+        if (sorted) {
+            scratch = DeviceArray<uint8_t>(
+                    update_plan(plan.chunk_rows).scratch_bytes(), stream);
+        } else {
+            exact = std::make_unique<ExactSums>(
+                    n, k, d, centroids->shift().offset, stream);
+        }
     }
 
     UpdatePlan update_plan(int64_t rows) const {
         return {rows, block_rows, k, d};
     }
-    size_t fixed_bytes() const {
-        return DeviceCentroids::bytes(k, d) + DeviceAccumulators::bytes(k, d);
-    }
 
-    const int64_t block_rows;
+    const int64_t n, block_rows;
     const int k, d;
     MemoryPlan plan;
     bool loaded = false; ///< resident rows are on the device
     std::vector<std::unique_ptr<Chunk>> chunks;
     std::unique_ptr<DeviceCentroids> centroids;
     std::unique_ptr<DeviceAccumulators> accumulators;
-    DeviceArray<uint32_t> unproved; ///< rows re-checked, per chunk
-    DeviceArray<uint8_t> scratch;
+    std::unique_ptr<ExactSums> exact; ///< or else:
+    DeviceArray<uint8_t> scratch;     ///< for update()
+    DeviceArray<uint32_t> unproved;   ///< rows re-checked, per chunk
 };
 
 class CudaTrainingSet : public TrainingSet {
@@ -155,6 +170,7 @@ class CudaTrainingSet : public TrainingSet {
               uploader_(source) {
         std::vector<float> buffer;
         weighted_ = source.n() > 0 && source.weights(0, 1, buffer) != nullptr;
+        summation_ = weighted_ ? Summation::sorted : Summation::exact;
     }
 
     ~CudaTrainingSet() override {
@@ -175,21 +191,26 @@ class CudaTrainingSet : public TrainingSet {
         begin(model);
         const cudaStream_t stream = stream_.get();
         work_->accumulators->clear(stream);
+        const bool l2 = model.metric == Metric::l2;
+        const bool first = work_->exact && !work_->exact->started();
         for_each_chunk([&](Chunk& chunk, int64_t i0, int64_t rows) {
             assign(chunk, i0);
-            FAISS_FLASH_CUDA_CHECK(
-                    update(work_->update_plan(rows),
-                           chunk.x.get(),
-                           weighted_ ? chunk.weights.get() : nullptr,
-                           chunk.prepared.labels(),
-                           work_->centroids->means(),
-                           model.metric == Metric::l2,
-                           work_->accumulators->view(),
-                           work_->scratch.get(),
-                           stream));
+            add(chunk, i0, rows, l2);
         });
+        if (work_->exact) {
+            work_->exact->finish(
+                    work_->centroids->means(),
+                    l2,
+                    work_->accumulators->view(),
+                    stream);
+        }
         work_->accumulators->fetch(out, stream);
         out.rechecked = fetch_unproved();
+        if (first && work_->exact->too_many_off_grid(stream)) {
+            summation_ = Summation::sorted;
+            work_.reset();
+            accumulate(model, pass, out);
+        }
     }
 
     /// Nearest centroid of every vector; (n).
@@ -224,7 +245,12 @@ class CudaTrainingSet : public TrainingSet {
         for (;;) {
             try {
                 work_ = std::make_unique<Workspace>(
-                        source_, weighted_, model, budget, stream_.get());
+                        source_,
+                        weighted_,
+                        summation_,
+                        model,
+                        budget,
+                        stream_.get());
                 // the memory is there in the order of stream_; copies into
                 // it run on another stream and wait for these events
                 for (const Event& chunk_free : free_) {
@@ -294,6 +320,42 @@ class CudaTrainingSet : public TrainingSet {
                 stream_.get());
     }
 
+    /// Rows [i0, i0 + rows), assigned, to the statistics of the pass.
+    void add(Chunk& chunk, int64_t i0, int64_t rows, bool l2) {
+        const cudaStream_t stream = stream_.get();
+        const float* means = work_->centroids->means();
+        const DeviceStatistics out = work_->accumulators->view();
+        if (work_->exact) {
+            if (!work_->exact->started()) {
+                // the same rows however the data are cut
+                work_->exact->start(
+                        std::min(rows, work_->block_rows),
+                        chunk.x.get(),
+                        stream);
+            }
+            work_->exact->add(
+                    i0,
+                    rows,
+                    chunk.x.get(),
+                    chunk.prepared.labels(),
+                    means,
+                    l2,
+                    out,
+                    stream);
+            return;
+        }
+        FAISS_FLASH_CUDA_CHECK(
+                update(work_->update_plan(rows),
+                       chunk.x.get(),
+                       weighted_ ? chunk.weights.get() : nullptr,
+                       chunk.prepared.labels(),
+                       means,
+                       l2,
+                       out,
+                       work_->scratch.get(),
+                       stream));
+    }
+
     int64_t fetch_unproved() {
         std::vector<uint32_t> counts(work_->plan.chunks);
         FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
@@ -318,6 +380,7 @@ class CudaTrainingSet : public TrainingSet {
     Event there_[2], free_[2]; ///< chunk copied, chunk no longer needed
     Uploader uploader_;
     bool weighted_ = false;
+    Summation summation_ = Summation::exact;
     std::unique_ptr<Workspace> work_;
     std::unique_ptr<TrainingSet> on_cpu_;
 };

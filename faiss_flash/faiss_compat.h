@@ -115,6 +115,14 @@ ScanCounts scan_into_heap(
         float* distances,
         idx_t* labels);
 
+// Scalar quantizers that need no more than each dimension's range: enumerators
+// below this one.
+#if FAISS_FLASH_FAISS_VERSION >= 10900
+#define FAISS_FLASH_SQ_TYPES 9
+#else
+#define FAISS_FLASH_SQ_TYPES 7
+#endif
+
 /// Fields of faiss::ClusteringParameters that older versions do not have,
 /// with the value that reproduces what those versions do.
 struct ClusteringExtras {

@@ -7,12 +7,15 @@
 #include <string>
 #include <utility>
 
+#include <faiss/IndexRefine.h>
 #include <faiss/index_io.h>
 #include <nlohmann/json.hpp>
 
 #include <faiss_flash/IndexIVFFlash.h>
 #include <faiss_flash/MixtureQuantizer.h>
+#include <faiss_flash/io/check_contents.h>
 #include <faiss_flash/io/sealed_file.h>
+#include <faiss_flash/ivf/wrapped_index.h>
 
 namespace faiss_flash {
 
@@ -164,8 +167,12 @@ std::unique_ptr<faiss::Index> assemble(faiss::Index& read, const json& j) {
             ntotal,
             entries);
     j.at("has_copies").get_to(index->has_copies);
+    FAISS_THROW_IF_NOT_MSG(
+            index->has_copies || entries <= (size_t)ntotal,
+            "its trailer knows of no copies, but there are some");
     index->trainer = trainer_by_name(j.at("trainer").get<std::string>());
     from_json(j.at("gmm"), index->gmm);
+    index->gmm.check();
     from_json(j.at("policy"), index->policy);
     j.at("engine").get_to(index->engine);
     index->variances = list_values(j, "variances", index->nlist, true);
@@ -217,21 +224,69 @@ void naming_file(const char* action, const char* path, Fn&& fn) {
 
 } // namespace
 
+namespace {
+
+bool is_ours(const faiss::Index* index) {
+    return dynamic_cast<const FlashOptions*>(index) != nullptr;
+}
+
+/// FAISS's part would hold a stock index in such a place.
+void check_no_other(const faiss::Index& index) {
+    if (auto* ivf = dynamic_cast<const faiss::IndexIVF*>(&index)) {
+        FAISS_THROW_IF_NOT_MSG(
+                !is_ours(ivf->quantizer),
+                "the quantizer is an index of ours, which files cannot hold "
+                "there");
+    }
+    if (auto* refine = dynamic_cast<const faiss::IndexRefine*>(&index)) {
+        FAISS_THROW_IF_NOT_MSG(
+                refine->refine_index &&
+                        !is_ours(&innermost_index(*refine->refine_index)),
+                "the refine_index is an index of ours, which files cannot "
+                "hold there");
+    }
+    faiss::Index* at = const_cast<faiss::Index*>(&index); // only read
+    if (faiss::Index** wrapped = wrapped_index(*at)) {
+        check_no_other(**wrapped);
+    }
+}
+
+/// The table that FAISS computes when it reads an index itself.
+void precompute_table(faiss::Index& index, uint64_t file_bytes) {
+    auto* ivf = dynamic_cast<faiss::IndexIVFPQ*>(&index);
+    if (ivf && ivf->is_trained && ivf->by_residual) {
+        const double bytes =
+                (double)ivf->nlist * ivf->pq.M * ivf->pq.ksub * sizeof(float);
+        if (bytes <= 64. * file_bytes) {
+            ivf->use_precomputed_table = 0;
+            ivf->precompute_table();
+        }
+    }
+}
+
+} // namespace
+
 void write_index(const faiss::Index* index, const char* path) {
     FAISS_THROW_IF_NOT_MSG(path, "write_index: path is a null pointer");
     naming_file("write", path, [&] {
+        FAISS_THROW_IF_NOT_MSG(index, "index is a null pointer");
+        const faiss::Index* inner = &innermost_index(*index);
         json payload;
         FAISS_THROW_IF_NOT_MSG(
                 describe<IndexIVFFlatFlash>(
-                        index, "IndexIVFFlatFlash", payload) ||
+                        inner, "IndexIVFFlatFlash", payload) ||
                         describe<IndexIVFPQFlash>(
-                                index, "IndexIVFPQFlash", payload) ||
+                                inner, "IndexIVFPQFlash", payload) ||
                         describe<IndexIVFScalarQuantizerFlash>(
-                                index, "IndexIVFScalarQuantizerFlash", payload),
+                                inner, "IndexIVFScalarQuantizerFlash", payload),
                 "the index is neither IndexIVFFlatFlash nor IndexIVFPQFlash "
-                "nor IndexIVFScalarQuantizerFlash");
+                "nor IndexIVFScalarQuantizerFlash, nor one of FAISS's "
+                "wrappers around them");
+        check_no_other(*index);
+        check_contents(*index);
         SealedWriter writer(path);
         faiss::write_index(index, &writer);
+        writer.check_faiss_part();
         writer.commit(payload.dump());
     });
 }
@@ -241,10 +296,28 @@ faiss::Index* read_index(const char* path) {
     std::unique_ptr<faiss::Index> index;
     naming_file("read", path, [&] {
         SealedReader reader(path);
-        std::unique_ptr<faiss::Index> stock(faiss::read_index(&reader));
+        const json payload = json::parse(reader.payload());
+        reader.check_faiss_part();
+        index.reset(faiss::read_index(
+                &reader, faiss::IO_FLAG_SKIP_PRECOMPUTE_TABLE));
         FAISS_THROW_IF_NOT_MSG(
                 reader.at_end(), "FAISS's part has bytes that FAISS left");
-        index = assemble(*stock, json::parse(reader.payload()));
+        check_contents(*index);
+
+        // the stock index in its wrappers gives way to ours
+        faiss::Index** place = wrapped_index(*index);
+        if (!place) {
+            index = assemble(*index, payload);
+            precompute_table(*index, reader.faiss_bytes());
+            return;
+        }
+        while (faiss::Index** inner = wrapped_index(**place)) {
+            place = inner;
+        }
+        faiss::Index* ours = assemble(**place, payload).release();
+        delete *place;
+        *place = ours;
+        precompute_table(*ours, reader.faiss_bytes());
     });
     return index.release();
 }

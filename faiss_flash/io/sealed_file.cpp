@@ -16,6 +16,8 @@
 
 #include <faiss/impl/FaissAssert.h>
 
+#include <faiss_flash/io/check_layout.h>
+
 namespace faiss_flash {
 
 namespace {
@@ -103,13 +105,13 @@ SealedWriter::SealedWriter(const std::string& path)
     temporary_ = path_ + ".tmp." + std::to_string(getpid()) + "." +
             std::to_string(number++);
     const int fd = open(
-            temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+            temporary_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0) {
         const int error = errno;
         temporary_.clear();
         fail("create a file in its folder", error);
     }
-    file_ = fdopen(fd, "wb");
+    file_ = fdopen(fd, "w+b");
     if (!file_) {
         const int error = errno;
         close(fd);
@@ -147,6 +149,16 @@ void SealedWriter::write(const void* ptr, size_t bytes) {
 size_t SealedWriter::operator()(const void* ptr, size_t size, size_t nitems) {
     write(ptr, size * nitems);
     return nitems;
+}
+
+void SealedWriter::check_faiss_part() {
+    if (fflush(file_) != 0) {
+        fail("write", errno);
+    }
+    check_layout(file_, bytes_);
+    if (fseeko(file_, bytes_, SEEK_SET) != 0) {
+        fail("write", errno);
+    }
 }
 
 void SealedWriter::commit(const std::string& payload) {
@@ -270,7 +282,13 @@ void SealedReader::verify() {
     }
     read(&payload_[0], payload_bytes);
     rewind(file_);
-    left_ = stock_bytes;
+    left_ = faiss_bytes_ = stock_bytes;
+}
+
+void SealedReader::check_faiss_part() {
+    check_layout(file_, faiss_bytes_);
+    rewind(file_);
+    left_ = faiss_bytes_;
 }
 
 size_t SealedReader::operator()(void* ptr, size_t size, size_t nitems) {

@@ -40,6 +40,9 @@ class SealedWriter : public faiss::IOWriter {
     /// Append FAISS's part: what fwrite does.
     size_t operator()(const void* ptr, size_t size, size_t nitems) override;
 
+    /// Throws unless check_layout() lets through what was appended so far.
+    void check_faiss_part();
+
     /// Append payload and footer, flush, rename.
     void commit(const std::string& payload);
 
@@ -66,6 +69,13 @@ class SealedReader : public faiss::IOReader {
     SealedReader(const SealedReader&) = delete;
     SealedReader& operator=(const SealedReader&) = delete;
 
+    /// Throws unless check_layout() lets FAISS's part through.
+    void check_faiss_part();
+
+    uint64_t faiss_bytes() const {
+        return faiss_bytes_;
+    }
+
     /// Read on in FAISS's part: what fread does; nothing beyond its end.
     size_t operator()(void* ptr, size_t size, size_t nitems) override;
 
@@ -84,6 +94,7 @@ class SealedReader : public faiss::IOReader {
 
     std::FILE* file_ = nullptr;
     std::string payload_;
+    uint64_t faiss_bytes_ = 0;
     uint64_t left_ = 0; // bytes of FAISS's part not read yet
 };
 

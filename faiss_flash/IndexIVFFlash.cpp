@@ -1,5 +1,6 @@
 #include <faiss_flash/IndexIVFFlash.h>
 
+#include <algorithm>
 #include <cinttypes>
 #include <memory>
 #include <utility>
@@ -57,8 +58,14 @@ template <class Base>
 void IVFFlash<Base>::recount() {
     check_ready("recount", *this);
     const idx_t distinct = count_distinct_ids(*this->invlists);
+    size_t slots = distinct;
+    if (this->direct_map.type == faiss::DirectMap::Array) {
+        // ids need not be below ntotal where some were removed
+        slots = std::max<size_t>(
+                this->direct_map.array.size(), largest_id(*this->invlists) + 1);
+    }
     faiss::DirectMap map;
-    map.set_type(this->direct_map.type, this->invlists, distinct);
+    map.set_type(this->direct_map.type, this->invlists, slots);
     this->direct_map = std::move(map);
     this->ntotal = distinct;
     has_copies = ncopies() > (size_t)distinct;
@@ -269,6 +276,12 @@ void IVFFlash<Base>::set_direct_map_type(faiss::DirectMap::Type type) {
     if (type != this->direct_map.type) {
         faiss::DirectMap map;
         map.set_type(type, this->invlists, this->ntotal);
+        // without copies, removal relies on slots for all entries
+        FAISS_THROW_IF_NOT_MSG(
+                type != faiss::DirectMap::Array || has_copies ||
+                        count_distinct_ids(*this->invlists) == ncopies(),
+                "set_direct_map_type: an array map is for sequential ids; "
+                "some id belongs to several vectors");
         this->direct_map = std::move(map);
     }
 }

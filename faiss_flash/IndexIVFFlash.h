@@ -97,7 +97,7 @@ struct FlashOptions {
  * throw.
  *
  * Tests: tests/test_index.cpp, tests/test_bad_input.cpp,
- * tests/test_contract_*.cpp, tests/test_model_*.cpp.
+ * tests/test_contract_*.cpp, tests/test_model.cpp.
  */
 template <class Base>
 struct IVFFlash : Base, FlashOptions {

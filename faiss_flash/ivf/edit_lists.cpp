@@ -1,7 +1,10 @@
 #include <faiss_flash/ivf/edit_lists.h>
 
+#include <algorithm>
 #include <cinttypes>
+#include <cmath>
 #include <functional>
+#include <numeric>
 #include <unordered_set>
 #include <vector>
 
@@ -97,55 +100,86 @@ void check_bounds(bool ok, int type, idx_t a1, idx_t a2, const char* rule) {
             rule);
 }
 
-/// The ranges of first copies that types 2 and 3 take of each list: numbers
-/// among the list's first copies.
-class Share {
-   public:
-    Share(int type, idx_t a1, idx_t a2, size_t ntotal)
-            : type_(type),
-              a1_(a1),
-              a2_(a2),
-              ntotal_(ntotal) {}
-
-    struct Range {
-        size_t begin, end;
-    };
-
-    /// Lists have to come in order; n: the list's first copies.
-    Range of_next_list(size_t n) {
-        if (type_ == 3) {
-            return {n * a2_ / a1_, n * (a2_ + 1) / a1_};
-        }
-        const size_t before = passed_;
-        passed_ += n;
-        return {passed_ * a1_ / ntotal_ - before * a1_ / ntotal_,
-                passed_ * a2_ / ntotal_ - before * a2_ / ntotal_};
-    }
-
-   private:
-    const int type_;
-    const size_t a1_, a2_, ntotal_;
-    size_t passed_ = 0;
+/// Numbers among a list's first copies.
+struct Range {
+    size_t begin, end;
 };
 
-/// Ids of the vectors whose first copies the share takes.
-std::unordered_set<idx_t> ids_in_share(
-        const faiss::IndexIVF& index,
-        Share share) {
-    std::unordered_set<idx_t> met, taken;
-    std::vector<idx_t> first;
+/** How many of each list's entries are among the first `a` of all, when
+ * entry j of a list of n comes at (j + ½)/n: every list in proportion to its
+ * length (Webster's method). More for a larger `a`, in every list, so that
+ * parts between two numbers are disjoint; FAISS's rounding may take an entry
+ * into two parts.
+ */
+std::vector<size_t> among_first(const std::vector<size_t>& sizes, size_t a) {
+    auto before = [](size_t n, double time) {
+        const double count = std::ceil((double)n * time - 0.5);
+        return count <= 0 ? 0 : std::min(n, (size_t)count);
+    };
+    auto all_before = [&](double time) {
+        size_t count = 0;
+        for (size_t n : sizes) {
+            count += before(n, time);
+        }
+        return count;
+    };
+    // the last time by which no more than `a` came
+    double time = 0, later = 2;
+    while (std::nextafter(time, later) < later) {
+        const double middle = time + (later - time) / 2;
+        (all_before(middle) <= a ? time : later) = middle;
+    }
+    // of those that come at that very time, the lowest lists' first
+    size_t left = a - std::min(a, all_before(time));
+    std::vector<size_t> counts;
+    for (size_t n : sizes) {
+        size_t count = before(n, time);
+        if (left > 0 && count < before(n, later)) {
+            count++;
+            left--;
+        }
+        counts.push_back(count);
+    }
+    return counts;
+}
+
+/// What types 2 and 3 take of each list; sizes: numbers of first copies.
+std::vector<Range> ranges_of_share(
+        const std::vector<size_t>& sizes,
+        int type,
+        size_t a1,
+        size_t a2,
+        size_t ntotal) {
+    std::vector<Range> ranges;
+    if (type == 3) {
+        for (size_t n : sizes) {
+            ranges.push_back({n * a2 / a1, n * (a2 + 1) / a1});
+        }
+        return ranges;
+    }
+    // ids of several vectors, or vectors in no list, make a difference
+    const size_t all = std::accumulate(sizes.begin(), sizes.end(), size_t(0));
+    const auto begins = among_first(sizes, a1 * all / ntotal);
+    const auto ends = among_first(sizes, a2 * all / ntotal);
+    for (size_t list = 0; list < sizes.size(); list++) {
+        ranges.push_back({begins[list], ends[list]});
+    }
+    return ranges;
+}
+
+/// Of each list the ids whose first copy it has.
+std::vector<std::vector<idx_t>> first_copies(const faiss::IndexIVF& index) {
+    std::unordered_set<idx_t> met;
+    std::vector<std::vector<idx_t>> first(index.nlist);
     for (size_t list = 0; list < index.nlist; list++) {
         const ScopedIds ids(index.invlists, list);
-        first.clear();
         for (size_t i = 0; i < index.invlists->list_size(list); i++) {
             if (met.insert(ids[i]).second) {
-                first.push_back(ids[i]);
+                first[list].push_back(ids[i]);
             }
         }
-        const Share::Range range = share.of_next_list(first.size());
-        taken.insert(first.begin() + range.begin, first.begin() + range.end);
     }
-    return taken;
+    return first;
 }
 
 IsWanted wanted_entries(
@@ -190,18 +224,28 @@ IsWanted wanted_entries(
     if (index.ntotal == 0) {
         return [](size_t, size_t, idx_t) { return false; };
     }
-    Share share(type, a1, a2, index.ntotal);
-    if (has_copies) {
-        return [taken = ids_in_share(index, share)](size_t, size_t, idx_t id) {
-            return taken.count(id) > 0;
+    std::vector<size_t> sizes;
+    if (!has_copies) {
+        for (size_t list = 0; list < index.nlist; list++) {
+            sizes.push_back(index.invlists->list_size(list));
+        }
+        return [ranges = ranges_of_share(sizes, type, a1, a2, index.ntotal)](
+                       size_t list, size_t offset, idx_t) {
+            return ranges[list].begin <= offset && offset < ranges[list].end;
         };
     }
-    std::vector<Share::Range> ranges;
-    for (size_t list = 0; list < index.nlist; list++) {
-        ranges.push_back(share.of_next_list(index.invlists->list_size(list)));
+    const auto first = first_copies(index);
+    for (auto& ids : first) {
+        sizes.push_back(ids.size());
     }
-    return [ranges = std::move(ranges)](size_t list, size_t offset, idx_t) {
-        return ranges[list].begin <= offset && offset < ranges[list].end;
+    const auto ranges = ranges_of_share(sizes, type, a1, a2, index.ntotal);
+    std::unordered_set<idx_t> taken;
+    for (size_t list = 0; list < index.nlist; list++) {
+        const auto begin = first[list].begin();
+        taken.insert(begin + ranges[list].begin, begin + ranges[list].end);
+    }
+    return [taken = std::move(taken)](size_t, size_t, idx_t id) {
+        return taken.count(id) > 0;
     };
 }
 

@@ -19,9 +19,10 @@ void move_entries(faiss::IndexIVF& index, faiss::IndexIVF& other, idx_t add_id);
  *
  * - 0: ids in [a1, a2)
  * - 1: ids with id % a1 == a2
- * - 2: the part [a1/T, a2/T) of the first copies, spread over the lists as
- *   FAISS spreads entries; for 0 = s_0 <= ... <= s_p = T the parts
- *   [s_i, s_{i+1}) are disjoint and together everything
+ * - 2: of all first copies the numbers a1 to a2 − 1, counted in an order in
+ *   which every list has its turn in proportion to its length: a2 − a1
+ *   vectors, if every id is one vector; for 0 = s_0 <= ... <= s_p = T the
+ *   parts [s_i, s_{i+1}) are disjoint and together everything
  * - 3: of every list's first copies the part [a2/a1, (a2 + 1)/a1)
  * - 4: the lists [a1, a2) with what they hold: the only type under which a
  *   vector may leave copies behind

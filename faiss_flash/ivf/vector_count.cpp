@@ -51,4 +51,10 @@ size_t count_distinct_ids(const faiss::InvertedLists& lists) {
     return std::unique(ids.begin(), ids.end()) - ids.begin();
 }
 
+idx_t largest_id(const faiss::InvertedLists& lists) {
+    idx_t largest = -1;
+    for_each_id(lists, [&](idx_t id) { largest = std::max(largest, id); });
+    return largest;
+}
+
 } // namespace faiss_flash

@@ -55,4 +55,7 @@ class VectorCount {
 /// dense, 8 bytes per entry otherwise.
 size_t count_distinct_ids(const faiss::InvertedLists& lists);
 
+/// −1 if there is none.
+idx_t largest_id(const faiss::InvertedLists& lists);
+
 } // namespace faiss_flash

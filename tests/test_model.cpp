@@ -57,7 +57,7 @@ void run_sequences(const Pool<T>& pool, bool repeat_ids, size_t nsequence) {
                 const size_t seed = given == no_seed ? nrun : given + i;
                 nrun++;
                 // more threads than cores, but not always: they cost time
-                omp_set_num_threads(seed % 4 == 0 ? 3 : 1);
+                omp_set_num_threads(seed % 8 == 0 ? 3 : 1);
                 Driver<T> driver(pool, policy, map, repeat_ids, seed);
                 const std::string wrong = run_one(driver);
                 if (!wrong.empty()) {
@@ -87,7 +87,7 @@ TEST_CASE("model: flat indexes do what brute force does") {
     const Pool<IndexIVFFlatFlash> pool(metric, [&](faiss::Index* quantizer) {
         return std::make_unique<IndexIVFFlatFlash>(quantizer, 8, 5, metric);
     });
-    run_sequences(pool, false, 30);
+    run_sequences(pool, false, 20);
 }
 
 TEST_CASE("model: PQ indexes do what brute force does") {
@@ -99,7 +99,7 @@ TEST_CASE("model: PQ indexes do what brute force does") {
         index->by_residual = by_residual;
         return index;
     });
-    run_sequences(pool, false, 15);
+    run_sequences(pool, false, 10);
 }
 
 TEST_CASE("model: scalar-quantizer indexes do what brute force does") {
@@ -115,7 +115,7 @@ TEST_CASE("model: scalar-quantizer indexes do what brute force does") {
                 metric,
                 by_residual);
     });
-    run_sequences(pool, false, 15);
+    run_sequences(pool, false, 10);
 }
 
 TEST_CASE("model: several vectors under one id") {
@@ -123,5 +123,5 @@ TEST_CASE("model: several vectors under one id") {
     const Pool<IndexIVFFlatFlash> pool(metric, [&](faiss::Index* quantizer) {
         return std::make_unique<IndexIVFFlatFlash>(quantizer, 8, 5, metric);
     });
-    run_sequences(pool, true, 15);
+    run_sequences(pool, true, 10);
 }

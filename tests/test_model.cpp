@@ -87,7 +87,7 @@ TEST_CASE("model: flat indexes do what brute force does") {
     const Pool<IndexIVFFlatFlash> pool(metric, [&](faiss::Index* quantizer) {
         return std::make_unique<IndexIVFFlatFlash>(quantizer, 8, 5, metric);
     });
-    run_sequences(pool, false, 20);
+    run_sequences(pool, false, 100);
 }
 
 TEST_CASE("model: PQ indexes do what brute force does") {
@@ -99,7 +99,7 @@ TEST_CASE("model: PQ indexes do what brute force does") {
         index->by_residual = by_residual;
         return index;
     });
-    run_sequences(pool, false, 10);
+    run_sequences(pool, false, 50);
 }
 
 TEST_CASE("model: scalar-quantizer indexes do what brute force does") {
@@ -115,7 +115,7 @@ TEST_CASE("model: scalar-quantizer indexes do what brute force does") {
                 metric,
                 by_residual);
     });
-    run_sequences(pool, false, 10);
+    run_sequences(pool, false, 50);
 }
 
 TEST_CASE("model: several vectors under one id") {
@@ -123,5 +123,5 @@ TEST_CASE("model: several vectors under one id") {
     const Pool<IndexIVFFlatFlash> pool(metric, [&](faiss::Index* quantizer) {
         return std::make_unique<IndexIVFFlatFlash>(quantizer, 8, 5, metric);
     });
-    run_sequences(pool, true, 10);
+    run_sequences(pool, true, 50);
 }

@@ -320,6 +320,7 @@ void range_search_lists(
     const size_t nprobe = search.nprobe();
     const int nthread = thread_count(search, true);
     std::vector<std::unique_ptr<faiss::RangeSearchPartialResult>> found;
+    found.reserve(nthread);
     for (int thread = 0; thread < nthread; thread++) {
         found.push_back(
                 std::make_unique<faiss::RangeSearchPartialResult>(&result));
@@ -371,6 +372,7 @@ void range_search_lists(
 
     std::fill(result.lims, result.lims + result.nq + 1, 0);
     std::vector<faiss::RangeSearchPartialResult*> parts;
+    parts.reserve(nthread);
     for (auto& part : found) {
         parts.push_back(part.get());
     }

@@ -131,23 +131,47 @@ void check_ids(const faiss::InvertedLists& lists, const Ids& expected) {
             "an IndexIDMap has an id for a vector that is not there");
 }
 
+/// It leads from every id in the lists to an entry of that id, and from
+/// nothing else.
+void check_direct_map(
+        const faiss::DirectMap& map,
+        const faiss::InvertedLists& lists) {
+    const bool is_array = map.type == faiss::DirectMap::Array;
+    FAISS_THROW_IF_NOT_MSG(
+            (is_array || map.array.empty()) &&
+                    (map.type == faiss::DirectMap::Hashtable ||
+                     map.hashtable.empty()),
+            "a direct map of another type than it says");
+    for (size_t id = 0; id < map.array.size(); id++) {
+        if (map.array[id] != -1) {
+            check_place(lists, id, map.array[id]);
+        }
+    }
+    for (const auto& entry : map.hashtable) {
+        check_place(lists, entry.first, entry.second);
+    }
+    for (size_t list = 0; list < lists.nlist && !map.no(); list++) {
+        const size_t size = lists.list_size(list);
+        const faiss::InvertedLists::ScopedIds ids(&lists, list);
+        for (size_t i = 0; i < size; i++) {
+            FAISS_THROW_IF_NOT_FMT(
+                    is_array ? ids[i] >= 0 &&
+                                    (size_t)ids[i] < map.array.size() &&
+                                    map.array[ids[i]] != -1
+                             : map.hashtable.count(ids[i]) > 0,
+                    "the direct map does not know id %" PRId64,
+                    (int64_t)ids[i]);
+        }
+    }
+}
+
 void check_ivf(const faiss::IndexIVF& index, const Ids& expected) {
     FAISS_THROW_IF_NOT_MSG(
             index.quantizer && index.invlists,
             "an IVF index without quantizer or inverted lists");
     const faiss::InvertedLists& lists = *index.invlists;
     check_centroids(*index.quantizer);
-    if (index.direct_map.type == faiss::DirectMap::Array) {
-        const auto& places = index.direct_map.array;
-        for (size_t id = 0; id < places.size(); id++) {
-            if (places[id] != -1) {
-                check_place(lists, id, places[id]);
-            }
-        }
-    }
-    for (const auto& entry : index.direct_map.hashtable) {
-        check_place(lists, entry.first, entry.second);
-    }
+    check_direct_map(index.direct_map, lists);
     if (expected.below >= 0) {
         check_ids(lists, expected);
     }

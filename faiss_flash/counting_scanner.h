@@ -23,6 +23,8 @@ using ScannerMaker =
  * What was scanned is added to index counters when the scanner is destroyed;
  * see SearchCounters. One thread at a time, unlike FAISS's own scanners.
  *
+ * @param nids   most ids are below this (in [0, nids)); others may occur and
+ *               cost more to recognise. Memory: nids / 5 bytes
  * @param lists  where ids are looked up with store_pairs; must outlive the
  *               scanner, as must `sel` and `counters`
  */
@@ -30,6 +32,7 @@ faiss::InvertedListScanner* make_counting_scanner(
         const faiss::InvertedLists& lists,
         SearchCounters& counters,
         bool has_copies,
+        size_t nids,
         bool store_pairs,
         const faiss::IDSelector* sel,
         const ScannerMaker& make_base);

@@ -202,22 +202,61 @@ TEST_CASE("a graph as quantizer assigns exactly") {
 }
 
 TEST_CASE("the set of visited ids", "[sanitize]") {
+    // none dense, fewer than one word, not a multiple of a word, many
+    const size_t n_dense = GENERATE(0, 1, 63, 64, 65, 250, 100000);
     std::mt19937_64 rng(1);
-    VisitedSet visited;
+    VisitedSet visited(n_dense);
     for (int query = 0; query < 50; query++) {
         std::set<int64_t> expected;
         visited.clear();
-        const size_t n = query % 7 == 0 ? 20000 : 300;
+        const size_t n = query % 7 == 0 ? 5000 : 300;
         for (size_t i = 0; i < n; i++) {
-            // dense, sparse, multiples of a power of two, extremes
+            // dense, around the last dense one, sparse, multiples of a power
+            // of two, extremes
             const int64_t choice[] = {
                     int64_t(rng() % 500),
+                    int64_t(n_dense + rng() % 5) - 2,
                     int64_t(rng()),
                     int64_t(rng() % 1000) << 50,
                     i % 2 ? INT64_MIN : INT64_MAX};
-            const int64_t id = choice[rng() % 4];
+            const int64_t id = choice[rng() % 5];
             REQUIRE(visited.insert(id) == expected.insert(id).second);
         }
-        CHECK(visited.size() == expected.size());
     }
+}
+
+TEST_CASE("ids are inserted into the visited set many at a time") {
+    std::mt19937_64 rng(2);
+    VisitedSet visited(3000);
+    for (int query = 0; query < 300; query++) {
+        std::set<int64_t> expected;
+        visited.clear();
+        for (int list = 0; list < 5; list++) {
+            std::vector<int64_t> ids(rng() % (query % 10 ? 40 : 2000));
+            for (int64_t& id : ids) {
+                id = int64_t(rng() % 3500) - 100;
+            }
+            const auto wanted = [](int64_t id) { return id % 3 != 0; };
+            size_t next = 0;
+            visited.insert_each(
+                    ids.size(), ids.data(), wanted, [&](size_t j, bool fresh) {
+                        REQUIRE(j == next++);
+                        REQUIRE(fresh ==
+                                (wanted(ids[j]) &&
+                                 expected.insert(ids[j]).second));
+                    });
+            REQUIRE(next == ids.size());
+        }
+    }
+}
+
+TEST_CASE("a visited set forgets at every query, however many") {
+    VisitedSet visited(10);
+    size_t wrong = 0;
+    for (int64_t query = 0; query < 1 << 17; query++) {
+        visited.clear();
+        const bool fresh = visited.insert(3) && visited.insert(~(query & 1));
+        wrong += fresh && !visited.insert(3) ? 0 : 1;
+    }
+    CHECK(wrong == 0);
 }

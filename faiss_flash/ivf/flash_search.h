@@ -23,6 +23,7 @@ faiss::InvertedListScanner* IVFFlash<Base>::make_scanner(
             *this->invlists,
             counts,
             has_copies,
+            (size_t)this->ntotal,
             callers_store_pairs,
             callers_sel,
             [&](bool store_pairs) {

@@ -3,16 +3,19 @@
 //
 //   flash_bench_search --dataset FILE [--out FILE.json]
 //
-// Two comparisons. `nearest`: the stock class and ours with the same
-// centroids and lists, at the same nprobe. `TRAINER+POLICY`: stock FAISS
-// with its own centroids and ours with two lists per vector, each at the
+// Three comparisons. `stock copy`: two equal stock indexes, which shows what
+// chance and the place in memory do. `nearest`: the stock class and ours with
+// the same centroids and lists, at the same nprobe. `TRAINER+POLICY`: stock
+// FAISS with its own centroids and ours with two lists per vector, each at the
 // smallest nprobe that reaches the recall asked for.
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -42,8 +45,8 @@ struct Options {
     std::vector<int> threads = {1, 2};
     double recall = 0.95;
     size_t nearest_nprobe = 16;
-    int repetitions = 5;
-    size_t single_queries = 500;
+    int repetitions = 6;
+    size_t timed_queries = 300;
     TrainingOptions training;
     PolicyOptions policy;
 };
@@ -60,7 +63,8 @@ void add_options(CLI::App& app, Options& o) {
             ->check(positive);
     app.add_option("--queries", o.data.queries, "use the first QUERIES queries")
             ->check(positive);
-    app.add_option("--out", o.out, "write the results into this JSON file");
+    app.add_option(
+            "--out", o.out, "add the results to the runs in this JSON file");
     app.add_option(
                "--nlist",
                o.nlist,
@@ -96,14 +100,13 @@ void add_options(CLI::App& app, Options& o) {
             ->check(in_bounds(1, 1000))
             ->capture_default_str();
     app.add_option(
-               "--single-queries",
-               o.single_queries,
-               "queries that are searched one by one or 32 by 32: the first "
-               "so many")
+               "--timed-queries",
+               o.timed_queries,
+               "time the first so many queries, or a whole batch; recall is "
+               "that of all queries")
             ->check(positive)
             ->capture_default_str();
-    app.add_option(
-               "--em-niter", o.training.em_niter, "most EM passes of gmm")
+    app.add_option("--em-niter", o.training.em_niter, "most EM passes of gmm")
             ->check(in_bounds(0, 1000000))
             ->capture_default_str();
     app.add_option(
@@ -136,7 +139,10 @@ class Bench {
         for (const std::string& name : o_.codecs) {
             const Codec codec = parse_codec(name, 0);
             BuiltIndex stock = build(stock_, codec, stock_centroids_);
+            copy_ = build(stock_, codec, stock_centroids_);
+            compare_copy(codec, stock);
             compare_nearest(codec, stock);
+            omp_set_num_threads(omp_get_num_procs());
             const Operating at = reach_recall(task_, *stock.ivf, o_.recall);
             for (const Method& method : parse_methods(o_.methods)) {
                 compare_at_recall(codec, stock, at, method);
@@ -166,12 +172,27 @@ class Bench {
                 task_.base.data());
     }
 
+    /// Stock FAISS with itself: what the place in memory and chance do.
+    void compare_copy(const Codec& codec, BuiltIndex& stock) {
+        set_nearest_nprobe(stock, copy_);
+        time_one(
+                start_row("stock copy", codec, copy_),
+                {stock.ivf.get()},
+                copy_,
+                o_.threads.front(),
+                o_.batches.back());
+    }
+
+    size_t set_nearest_nprobe(const BuiltIndex& a, const BuiltIndex& b) const {
+        return a.ivf->nprobe = b.ivf->nprobe =
+                       std::min(o_.nearest_nprobe, o_.training.nlist);
+    }
+
     void compare_nearest(const Codec& codec, BuiltIndex& stock) {
         Method method; // the trainer is not asked: centroids are stock's
         method.rule = AssignmentRule::nearest;
         BuiltIndex flash = build(method, codec, stock_centroids_);
-        const size_t nprobe = std::min(o_.nearest_nprobe, o_.training.nlist);
-        stock.ivf->nprobe = flash.ivf->nprobe = nprobe;
+        const size_t nprobe = set_nearest_nprobe(stock, flash);
         ordered_json row = start_row("nearest", codec, flash);
         row["nprobe"] = nprobe;
         time_all(row, stock, flash);
@@ -217,30 +238,43 @@ class Bench {
             const ordered_json& head,
             const BuiltIndex& stock,
             const BuiltIndex& flash) {
+        copy_.ivf->nprobe = stock.ivf->nprobe;
         for (const int threads : o_.threads) {
-            omp_set_num_threads(threads);
             for (const size_t batch : o_.batches) {
-                PairOptions pair;
-                pair.batch = batch;
-                pair.repetitions = o_.repetitions;
-                pair.queries = batch < 100 ? o_.single_queries : 0;
-                const PairTimes times =
-                        time_pair(task_, *stock.ivf, *flash.ivf, pair);
-                ordered_json row = head;
-                row["threads"] = threads;
-                row["batch"] = batch;
-                row["stock_qps"] = 1 / times.stock.wall;
-                row["flash_qps"] = 1 / times.flash.wall;
-                row["qps_ratio"] = times.wall_ratio;
-                row["qps_ratio_min"] = times.wall_ratio_min;
-                row["qps_ratio_max"] = times.wall_ratio_max;
-                row["stock_cpu_us"] = 1e6 * times.stock.cpu;
-                row["flash_cpu_us"] = 1e6 * times.flash.cpu;
-                row["cpu_ratio"] = times.cpu_ratio;
-                print(row);
-                results_.push_back(row);
+                time_one(
+                        head,
+                        {stock.ivf.get(), copy_.ivf.get()},
+                        flash,
+                        threads,
+                        batch);
             }
         }
+    }
+
+    void time_one(
+            ordered_json row,
+            const std::vector<const faiss::IndexIVF*>& stocks,
+            const BuiltIndex& flash,
+            int threads,
+            size_t batch) {
+        omp_set_num_threads(threads);
+        PairOptions pair;
+        pair.batch = std::min(batch, task_.nq);
+        pair.repetitions = o_.repetitions;
+        pair.queries = std::max(batch, o_.timed_queries);
+        const PairTimes times = time_pair(task_, stocks, *flash.ivf, pair);
+        row["threads"] = threads;
+        row["batch"] = pair.batch;
+        row["stock_qps"] = 1 / times.stock.wall;
+        row["flash_qps"] = 1 / times.flash.wall;
+        row["qps_ratio"] = times.wall_ratio;
+        row["qps_ratio_min"] = times.wall_ratio_min;
+        row["qps_ratio_max"] = times.wall_ratio_max;
+        row["stock_cpu_us"] = 1e6 * times.stock.cpu;
+        row["flash_cpu_us"] = 1e6 * times.flash.cpu;
+        row["cpu_ratio"] = times.cpu_ratio;
+        print(row);
+        results_.push_back(row);
     }
 
     static void print(const ordered_json& row) {
@@ -264,6 +298,7 @@ class Bench {
     const SearchTask& task_;
     Method stock_;
     TrainedQuantizer stock_centroids_;
+    BuiltIndex copy_; ///< of the stock index, elsewhere in memory
     std::map<std::string, TrainedQuantizer> centroids_; ///< by trainer
     ordered_json results_ = ordered_json::array();
 };
@@ -283,6 +318,38 @@ std::string command_line(int argc, char** argv) {
                                             : word.substr(slash + 1));
     }
     return text;
+}
+
+/// Of the last minute.
+double load_average() {
+    double load = 0;
+    return getloadavg(&load, 1) == 1 ? load : -1;
+}
+
+/// The runs in a file written by add_run(), none if there is no such file.
+ordered_json read_runs(const std::string& path) {
+    std::ifstream file(path);
+    if (path.empty() || !file) {
+        return ordered_json::array();
+    }
+    const ordered_json runs = ordered_json::parse(file, nullptr, false);
+    if (!runs.is_array()) {
+        throw std::invalid_argument(
+                "--out " + path + ": not a file of earlier runs");
+    }
+    return runs;
+}
+
+void add_run(
+        const std::string& path,
+        ordered_json runs,
+        const ordered_json& run) {
+    runs.push_back(run);
+    std::ofstream file(path);
+    file << runs.dump(1) << '\n';
+    if (!file.flush()) {
+        throw std::runtime_error("cannot write " + path);
+    }
 }
 
 int run(int argc, char** argv) {
@@ -307,6 +374,7 @@ int run(int argc, char** argv) {
                     "--methods faiss: it is what the others are compared with");
         }
     }
+    const ordered_json runs = read_runs(o.out);
     const LoadedTask loaded = load_task(o.data);
     o.training.nlist = o.nlist ? o.nlist : automatic_nlist(loaded.task.n);
     if (o.training.nlist > loaded.task.n) {
@@ -329,16 +397,13 @@ int run(int argc, char** argv) {
     info["faiss_flash_version"] = version();
     info["commit"] = build_commit();
     const char* wait_policy = std::getenv("OMP_WAIT_POLICY");
+    info["load_average"] = load_average();
     info["omp_wait_policy"] = wait_policy ? wait_policy : "default";
     info["machine"] = machine_info();
     info["results"] = Bench(o, loaded).run();
     info["ended"] = utc_now();
     if (!o.out.empty()) {
-        std::ofstream file(o.out);
-        file << info.dump(2) << '\n';
-        if (!file.flush()) {
-            throw std::runtime_error("cannot write " + o.out);
-        }
+        add_run(o.out, runs, info);
     }
     return 0;
 }

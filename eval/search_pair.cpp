@@ -74,29 +74,36 @@ double recall_of(const SearchTask& task, faiss::IndexIVF& index, size_t probe) {
 
 PairTimes time_pair(
         const SearchTask& task,
-        const faiss::IndexIVF& stock,
+        const std::vector<const faiss::IndexIVF*>& stocks,
         const faiss::IndexIVF& flash,
         const PairOptions& options) {
     const size_t nq =
             options.queries ? std::min(options.queries, task.nq) : task.nq;
     const size_t batch = std::min(options.batch, nq);
-    Timed a(task, stock, options.k), b(task, flash, options.k);
-    a.search(0, batch); // warm-up
-    b.search(0, batch);
-    a.take(1);
-    b.take(1);
+    std::vector<Timed> a;
+    for (const faiss::IndexIVF* stock : stocks) {
+        a.emplace_back(task, *stock, options.k);
+    }
+    Timed b(task, flash, options.k);
+    const auto warm_up = [&](Timed& timed) {
+        timed.search(0, batch);
+        timed.take(1);
+    };
+    std::for_each(a.begin(), a.end(), warm_up);
+    warm_up(b);
 
     std::vector<double> stock_wall, stock_cpu, flash_wall, flash_cpu;
     std::vector<double> wall_ratio, cpu_ratio;
     bool stock_first = false;
     for (int repetition = 0; repetition < options.repetitions; repetition++) {
+        Timed& stock = a[static_cast<size_t>(repetition) % a.size()];
         for (size_t begin = 0; begin < nq; begin += batch) {
             const size_t count = std::min(batch, nq - begin);
             stock_first = !stock_first;
-            (stock_first ? a : b).search(begin, count);
-            (stock_first ? b : a).search(begin, count);
+            (stock_first ? stock : b).search(begin, count);
+            (stock_first ? b : stock).search(begin, count);
         }
-        const QuerySeconds of_stock = a.take(nq), of_flash = b.take(nq);
+        const QuerySeconds of_stock = stock.take(nq), of_flash = b.take(nq);
         stock_wall.push_back(of_stock.wall);
         stock_cpu.push_back(of_stock.cpu);
         flash_wall.push_back(of_flash.wall);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <vector>
 
 #include <eval/recall.h>
 #include <eval/stopwatch.h>
@@ -33,6 +34,10 @@ struct PairTimes {
 /** Search with both indexes, each at its own nprobe, in the calling process's
  * OpenMP threads.
  *
+ * Where an index happens to lie in memory changes its speed by ten per cent
+ * and more. So there are several equal stock indexes, which take turns from
+ * repetition to repetition.
+ *
  * Every call on one index is followed by the same call on the other, in
  * alternating order, so that whatever else the machine does falls on both.
  * CPU time leaves out what other processes took; threads that wait for each
@@ -40,7 +45,7 @@ struct PairTimes {
  */
 PairTimes time_pair(
         const SearchTask& task,
-        const faiss::IndexIVF& stock,
+        const std::vector<const faiss::IndexIVF*>& stocks,
         const faiss::IndexIVF& flash,
         const PairOptions& options);
 

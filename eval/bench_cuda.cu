@@ -11,6 +11,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
@@ -20,6 +21,7 @@
 #include <faiss_flash/engine/engine.h>
 #include <faiss/IndexFlat.h>
 
+#include <eval/faiss_gpu_kmeans.h>
 #include <faiss_flash/FlashClustering.h>
 #include <faiss_flash/cuda/assigner.cuh>
 #include <faiss_flash/cuda/exact_sums.cuh>
@@ -150,6 +152,16 @@ struct Shape {
     int k, d;
 };
 
+Shape parse_shape(const std::string& text) {
+    long long n;
+    int k, d;
+    FAISS_THROW_IF_NOT_FMT(
+            sscanf(text.c_str(), "%lld,%d,%d", &n, &k, &d) == 3,
+            "--shape %s is not n,k,d",
+            text.c_str());
+    return {n, k, d};
+}
+
 template <class T>
 std::vector<T> fetch(const T* from, size_t count) {
     std::vector<T> to(count);
@@ -186,6 +198,7 @@ json run_shape(
         randn_kernel<<<2048, 256, 0, stream>>>(x.get(), (int64_t)n * d, 1);
     }
     FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+    const DeviceVectors vectors = {x.get(), VectorType::float32};
 
     Model model;
     model.k = k;
@@ -204,7 +217,7 @@ json run_shape(
     DeviceCentroids centroids(k, d, choose_shift(model), stream);
     DeviceRows rows(n, d, stream);
     DeviceArray<uint32_t> n_unproved(1, stream);
-    ExactSums exact(n, k, d, centroids.shift().offset, stream);
+    ExactSums exact(n, k, d, stream);
     DeviceArray<double> sums((size_t)k * (d + 4), stream);
     double* scalars = sums.get() + (size_t)k * d;
     const DeviceStatistics stats = {
@@ -216,7 +229,7 @@ json run_shape(
 
     centroids.set(model, stream);
     const double prepare_ms = median_ms(repeats, stream, [&] {
-        rows.prepare(n, x.get(), centroids.shift(), stream);
+        rows.prepare(n, vectors, centroids.shift(), stream);
     });
     auto assign = [&] {
         rows.assign(centroids, n_unproved.get(), device, stream);
@@ -230,7 +243,7 @@ json run_shape(
         exact.add(
                 0,
                 n,
-                x.get(),
+                vectors,
                 rows.labels(),
                 centroids.means(),
                 true,
@@ -240,7 +253,7 @@ json run_shape(
         new_means_kernel<<<k, 128, 0, stream>>>(
                 d, stats.sums, stats.counts, centroids.means());
     };
-    exact.start(std::min(n, update_block_rows(k)), x.get(), stream);
+    exact.start(std::min(n, update_block_rows(k)), vectors, stream);
     auto iterate = [&] {
         centroids.prepare(stream);
         assign();
@@ -314,7 +327,7 @@ json run_shape(
     fprintf(stderr,
             "%-5s %9lld %6d %4d | iteration %8.3f ms (first %7.3f) | assign %8.3f (kernel "
             "%8.3f, %5.0f TFLOP/s) | update %7.3f | prepare %7.3f | rechecked "
-            "%5.2f %% | wrong %lld of %lld\n",
+            "%5.2f %% | wrong %lld of %lld | %.0f MiB\n",
             data.c_str(),
             (long long)n,
             k,
@@ -328,7 +341,87 @@ json run_shape(
             prepare_ms,
             100 * unproved / n,
             (long long)row["wrong_labels"],
-            (long long)(n / stride));
+            (long long)(n / stride),
+            (double)row["device_bytes"] / (1 << 20));
+    return row;
+}
+
+/// What streaming is bound by: copies from page-locked memory, and from
+/// ordinary memory into it with all cores.
+json run_copies() {
+    const size_t bytes = size_t(1) << 30;
+    const PinnedBuffer pinned(bytes);
+    std::vector<char> ordinary(bytes, 1);
+    const Stream own;
+    DeviceArray<char> device(bytes, own.get());
+    const double ms = median_ms(5, own.get(), [&] {
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+                device.get(),
+                pinned.get(),
+                bytes,
+                cudaMemcpyHostToDevice,
+                own.get()));
+    });
+    std::vector<double> seconds;
+    for (int run = 0; run < 5; run++) {
+        const auto start = std::chrono::steady_clock::now();
+#pragma omp parallel for schedule(static)
+        for (int i = 0; i < 1024; i++) {
+            memcpy((char*)pinned.get() + i * (bytes / 1024),
+                   ordinary.data() + i * (bytes / 1024),
+                   bytes / 1024);
+        }
+        seconds.push_back(std::chrono::duration<double>(
+                                  std::chrono::steady_clock::now() - start)
+                                  .count());
+    }
+    const double device_rate = bytes / ms * 1e-6;
+    const double host_rate = bytes / median(seconds) * 1e-9;
+    fprintf(stderr,
+            "copies: page-locked to device %.1f GB/s, ordinary to page-locked "
+            "%.1f GB/s\n",
+            device_rate,
+            host_rate);
+    return {{"copies", true},
+            {"pinned_to_device_gb_per_s", device_rate},
+            {"host_to_pinned_gb_per_s", host_rate}};
+}
+
+/// Others' k-means on the same shape, randn data, where they are installed.
+json run_others(const Shape& shape, const std::string& flash_kmeans) {
+    json row = {
+            {"others", true}, {"n", shape.n}, {"k", shape.k}, {"d", shape.d}};
+    std::vector<float> x((size_t)shape.n * shape.d);
+    {
+        DeviceArray<float> made(x.size(), nullptr);
+        randn_kernel<<<2048, 256>>>(made.get(), x.size(), 1);
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
+                x.data(),
+                made.get(),
+                x.size() * sizeof(float),
+                cudaMemcpyDeviceToHost));
+    }
+    const double faiss_ms =
+            faiss_gpu_iteration_ms(shape.n, shape.k, shape.d, x.data());
+    if (faiss_ms >= 0) {
+        row["faiss_gpu_iteration_ms"] = faiss_ms;
+    }
+    if (!flash_kmeans.empty()) {
+        const std::string command = "python3 '" + flash_kmeans + "' " +
+                std::to_string(shape.n) + " " + std::to_string(shape.k) + " " +
+                std::to_string(shape.d);
+        FILE* pipe = popen(command.c_str(), "r");
+        FAISS_THROW_IF_NOT_FMT(pipe, "cannot run %s", command.c_str());
+        std::string text;
+        char buffer[256];
+        while (fgets(buffer, sizeof(buffer), pipe)) {
+            text += buffer;
+        }
+        FAISS_THROW_IF_NOT_FMT(
+                pclose(pipe) == 0, "%s failed", command.c_str());
+        row["flash_kmeans"] = json::parse(text);
+    }
+    fprintf(stderr, "others: %s\n", row.dump().c_str());
     return row;
 }
 
@@ -388,8 +481,8 @@ json run_training(const Shape& shape, int niter, double device_share) {
 } // namespace
 
 int main(int argc, char** argv) {
-    std::string json_path, sift_path;
-    bool training = false;
+    std::string json_path, sift_path, flash_kmeans;
+    bool training = false, others = false;
     int repeats = 11, iterations = 10, capability = 1000;
     std::vector<std::string> shapes = {
             "1000000,1024,128",
@@ -411,6 +504,14 @@ int main(int argc, char** argv) {
             capability,
             "run the kernels of at most this compute capability (80, 90)");
     app.add_flag(
+            "--others",
+            others,
+            "also time FAISS's k-means on the GPU, where this FAISS has it");
+    app.add_option(
+            "--flash-kmeans",
+            flash_kmeans,
+            "also run this script (eval/time_flash_kmeans.py) on each shape");
+    app.add_flag(
             "--training",
             training,
             "also time whole trainings from host memory");
@@ -426,17 +527,12 @@ int main(int argc, char** argv) {
         }
         json rows = json::array();
         for (const std::string& text : shapes) {
-            long long n;
-            int k, d;
-            FAISS_THROW_IF_NOT_FMT(
-                    sscanf(text.c_str(), "%lld,%d,%d", &n, &k, &d) == 3,
-                    "--shape %s is not n,k,d",
-                    text.c_str());
+            const Shape shape = parse_shape(text);
             rows.push_back(run_shape(
-                    {n, k, d}, "randn", sift, repeats, iterations, capability));
-            if (!sift.empty() && d == 128) {
+                    shape, "randn", sift, repeats, iterations, capability));
+            if (!sift.empty() && shape.d == 128) {
                 rows.push_back(run_shape(
-                        {n, k, d},
+                        shape,
                         "sift",
                         sift,
                         repeats,
@@ -444,7 +540,13 @@ int main(int argc, char** argv) {
                         capability));
             }
         }
+        for (const std::string& text : shapes) {
+            if (others || !flash_kmeans.empty()) {
+                rows.push_back(run_others(parse_shape(text), flash_kmeans));
+            }
+        }
         if (training) {
+            rows.push_back(run_copies());
             rows.push_back(run_training({1000000, 1024, 128}, 25, 0));
             rows.push_back(run_training({8000000, 1024, 128}, 5, 0));
             rows.push_back(run_training({8000000, 1024, 128}, 5, 1.0));

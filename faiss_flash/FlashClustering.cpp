@@ -10,6 +10,7 @@
 #include <faiss/utils/random.h>
 
 #include <faiss_flash/check_input.h>
+#include <faiss_flash/cuda/device_source.h>
 #include <faiss_flash/trainer/trainer.h>
 #include <faiss_flash/trainer/update.h>
 
@@ -116,7 +117,7 @@ void FlashClustering::train(
 
 void FlashClustering::check_arguments(
         idx_t n,
-        const uint8_t* x,
+        const void* x,
         const faiss::Index* codec,
         const faiss::Index& index,
         const float* weights) const {
@@ -183,24 +184,16 @@ void FlashClustering::check_arguments(
             d,
             d * k);
     check_finite("input centroids", centroids.size() / d, d, centroids.data());
-    if (!codec && clustering_extras(*this).check_input_data_for_NaNs) {
-        check_finite(name, n, d, reinterpret_cast<const float*>(x));
-    }
     if (weights) {
         check_weights(name, n, weights);
     }
 }
 
-std::unique_ptr<VectorSource> FlashClustering::make_source(
-        idx_t n,
-        const uint8_t* x,
-        const faiss::Index* codec,
+std::unique_ptr<VectorSource> FlashClustering::subsample(
+        std::unique_ptr<VectorSource> source,
         const float* weights,
         int64_t resolved_seed) const {
-    std::unique_ptr<VectorSource> source = codec
-            ? codec_source(n, *codec, x, decode_block_size, weights)
-            : array_source(n, d, reinterpret_cast<const float*>(x), weights);
-
+    const idx_t n = source->n();
     const size_t most = k * (size_t)max_points_per_centroid;
     if ((size_t)n > most) {
         if (verbose) {
@@ -222,7 +215,9 @@ std::unique_ptr<VectorSource> FlashClustering::make_source(
                 "%s: all weights of the %zd sampled vectors are 0",
                 class_name(),
                 most);
-        return subset_source(std::move(source), std::move(rows));
+        return source->on_device().data
+                ? device_subset(*source, rows, engine_options.stream)
+                : subset_source(std::move(source), std::move(rows));
     }
     if (n < (idx_t)k * min_points_per_centroid) {
         fprintf(stderr,
@@ -288,10 +283,47 @@ void FlashClustering::train_encoded(
         faiss::Index& index,
         const float* weights) {
     check_arguments(n, x, codec, index, weights);
+    if (codec) {
+        train_on(
+                codec_source(n, *codec, x, decode_block_size, weights),
+                index,
+                weights);
+        return;
+    }
+    const float* floats = reinterpret_cast<const float*>(x);
+    if (clustering_extras(*this).check_input_data_for_NaNs) {
+        check_finite(class_name(), n, d, floats);
+    }
+    train_on(array_source(n, d, floats, weights), index, weights);
+}
+
+void FlashClustering::train_device(
+        idx_t n,
+        const void* x,
+        VectorType type,
+        faiss::Index& index,
+        const float* weights) {
+    check_arguments(n, x, nullptr, index, weights);
+    train_on(
+            device_source(
+                    class_name(),
+                    n,
+                    d,
+                    {x, type},
+                    engine_options.stream,
+                    weights),
+            index,
+            weights);
+}
+
+void FlashClustering::train_on(
+        std::unique_ptr<VectorSource> all,
+        faiss::Index& index,
+        const float* weights) {
     const Engine& chosen = get_engine(engine);
     const int64_t resolved_seed = resolve_seed(*this);
     const std::unique_ptr<VectorSource> source =
-            make_source(n, x, codec, weights, resolved_seed);
+            subsample(std::move(all), weights, resolved_seed);
     const TrainingPlan plan =
             make_plan(*source, index.metric_type, resolved_seed);
 

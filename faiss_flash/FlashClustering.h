@@ -7,6 +7,7 @@
 #include <faiss_flash/engine/engine_options.h>
 #include <faiss_flash/faiss_compat.h>
 #include <faiss_flash/trainer/model.h>
+#include <faiss_flash/trainer/vector_type.h>
 
 namespace faiss_flash {
 
@@ -81,6 +82,22 @@ struct FlashClustering : faiss::Clustering {
             faiss::Index& index,
             const float* weights = nullptr);
 
+    /** The same for vectors on the current CUDA device, in any of these
+     * types, read where they are; they are not converted to floats, except
+     * when they have weights or very different magnitudes. Same values, same
+     * centroids, whatever the type.
+     *
+     * @param x        device pointer, (n, d); written before this call or by
+     *                 work on engine_options.stream
+     * @param weights  on the host
+     */
+    void train_device(
+            idx_t n,
+            const void* x,
+            VectorType type,
+            faiss::Index& index,
+            const float* weights = nullptr);
+
     /// The centroids with variances and mixing weights, as trained.
     Model model(faiss::MetricType metric = faiss::METRIC_L2) const;
 
@@ -95,14 +112,16 @@ struct FlashClustering : faiss::Clustering {
    private:
     void check_arguments(
             idx_t n,
-            const uint8_t* x,
+            const void* x,
             const faiss::Index* codec,
             const faiss::Index& index,
             const float* weights) const;
-    std::unique_ptr<VectorSource> make_source(
-            idx_t n,
-            const uint8_t* x,
-            const faiss::Index* codec,
+    void train_on(
+            std::unique_ptr<VectorSource> all,
+            faiss::Index& index,
+            const float* weights);
+    std::unique_ptr<VectorSource> subsample(
+            std::unique_ptr<VectorSource> source,
             const float* weights,
             int64_t resolved_seed) const;
     TrainingPlan make_plan(

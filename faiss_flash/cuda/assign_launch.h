@@ -18,6 +18,16 @@ constexpr int assign_sm90_max_d = 128;
 constexpr int assign_sm90_box_rows = 256;
 constexpr int assign_sm90_box_columns = 128;
 
+/// The kernels that assign rows. All take tiles of 128 centroids, by 256
+/// rows (sm90) or 64 (sm80); README.md has their measurements and what other
+/// shapes gave.
+enum class AssignKernel {
+    sm80,     ///< mma.sync: any device, any dimension
+    sm90,     ///< wgmma, rows stay in shared memory
+    sm90_deep ///< wgmma, rows are streamed like centroids
+};
+AssignKernel choose_assign_kernel(int capability, int d_padded);
+
 /// Needs compute capability 9.0.
 cudaError_t launch_assign_sm90(
         const CUtensorMap& rows_map,

@@ -25,6 +25,14 @@ int padded_centroids(int k) {
 
 } // namespace
 
+AssignKernel choose_assign_kernel(int capability, int d_padded) {
+    if (capability != 90) {
+        return AssignKernel::sm80;
+    }
+    return d_padded <= assign_sm90_max_d ? AssignKernel::sm90
+                                         : AssignKernel::sm90_deep;
+}
+
 HostShift choose_shift(const Model& model) {
     const size_t d = model.d;
     HostShift shift;
@@ -164,7 +172,10 @@ DeviceRows::DeviceRows(int64_t capacity, int d, cudaStream_t stream)
           counts_(capacity, stream),
           candidates_(capacity * recheck_capacity, stream),
           typical_(1, stream),
-          scratch_(prepare_scratch_bytes, stream) {}
+          scratch_(prepare_scratch_bytes, stream) {
+    FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
+            counts_.get(), 0, capacity * sizeof(uint32_t), stream));
+}
 
 size_t DeviceRows::bytes(int64_t capacity, int d) {
     return capacity *
@@ -174,7 +185,7 @@ size_t DeviceRows::bytes(int64_t capacity, int d) {
 
 void DeviceRows::prepare(
         int64_t n,
-        const float* x,
+        const DeviceVectors& x,
         const Shift& shift,
         cudaStream_t stream) {
     n_ = n;
@@ -218,8 +229,12 @@ AssignOutput DeviceRows::assign_unchecked(
     out.n_unproved = n_unproved;
     FAISS_FLASH_CUDA_CHECK(
             cudaMemsetAsync(out.n_unproved, 0, sizeof(uint32_t), stream));
-    if (device.capability == 90) {
-        const auto launch = d_padded_ <= assign_sm90_max_d
+    const AssignKernel kernel =
+            choose_assign_kernel(device.capability, d_padded_);
+    if (kernel == AssignKernel::sm80) {
+        FAISS_FLASH_CUDA_CHECK(launch_assign_sm80(rows, c, out, stream));
+    } else {
+        const auto launch = kernel == AssignKernel::sm90
                 ? launch_assign_sm90
                 : launch_assign_sm90_deep;
         FAISS_FLASH_CUDA_CHECK(launch(
@@ -234,8 +249,6 @@ AssignOutput DeviceRows::assign_unchecked(
                 out,
                 device.multiprocessors,
                 stream));
-    } else {
-        FAISS_FLASH_CUDA_CHECK(launch_assign_sm80(rows, c, out, stream));
     }
     return out;
 }

@@ -58,7 +58,7 @@ class DeviceRows {
     /// `x` (n, d) stays the caller's.
     void prepare(
             int64_t n,
-            const float* x,
+            const DeviceVectors& x,
             const Shift& shift,
             cudaStream_t stream);
 
@@ -89,7 +89,7 @@ class DeviceRows {
    private:
     int64_t n_ = 0;
     int d_, d_padded_;
-    const float* x_ = nullptr;
+    DeviceVectors x_;
     DeviceArray<__half> halves_;
     DeviceArray<float> norm_, error_, threshold_;
     DeviceArray<uint32_t> labels_, unproved_;

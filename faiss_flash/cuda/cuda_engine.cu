@@ -78,16 +78,17 @@ class DeviceAccumulators {
 
 /// Vectors of one chunk, with everything that assigning and updating need.
 struct Chunk {
-    Chunk(int64_t rows, int d, bool weighted, cudaStream_t stream)
-            : x((size_t)rows * d, stream),
+    Chunk(int64_t rows, int d, bool copied, bool weighted, cudaStream_t stream)
+            : x(copied ? (size_t)rows * d : 0, stream),
               weights(weighted ? rows : 0, stream),
               prepared(rows, d, stream) {}
-    static size_t bytes(int64_t rows, int d, bool weighted) {
-        return (size_t)rows * d * sizeof(float) +
+    static size_t bytes(int64_t rows, int d, bool copied, bool weighted) {
+        return (copied ? (size_t)rows * d * sizeof(float) : 0) +
                 (weighted ? rows * sizeof(float) : 0) +
                 DeviceRows::bytes(rows, d);
     }
     DeviceArray<float> x, weights;
+    DeviceVectors vectors; ///< x, or the caller's
     DeviceRows prepared;
 };
 
@@ -109,6 +110,9 @@ class Workspace {
             cudaStream_t stream)
             : n(source.n()),
               block_rows(update_block_rows(model.k)),
+              copied(!source.on_device().data ||
+                     (summation == Summation::sorted &&
+                      source.on_device().type != VectorType::float32)),
               k((int)model.k),
               d((int)model.d) {
         const DeviceInfo device = device_info();
@@ -119,7 +123,7 @@ class Workspace {
         auto bytes = [&](int64_t rows, int buffers) {
             return DeviceCentroids::bytes(k, d) +
                     DeviceAccumulators::bytes(k, d) +
-                    buffers * Chunk::bytes(rows, d, weighted) +
+                    buffers * Chunk::bytes(rows, d, copied, weighted) +
                     (sorted ? update_plan(rows).scratch_bytes()
                             : ExactSums::bytes(n, k, d));
         };
@@ -129,7 +133,7 @@ class Workspace {
                 });
         for (int i = 0; i < (plan.resident ? 1 : 2); i++) {
             chunks.emplace_back(
-                    new Chunk(plan.chunk_rows, d, weighted, stream));
+                    new Chunk(plan.chunk_rows, d, copied, weighted, stream));
         }
         centroids = std::make_unique<DeviceCentroids>(
                 k, d, choose_shift(model), stream);
@@ -139,8 +143,7 @@ class Workspace {
             scratch = DeviceArray<uint8_t>(
                     update_plan(plan.chunk_rows).scratch_bytes(), stream);
         } else {
-            exact = std::make_unique<ExactSums>(
-                    n, k, d, centroids->shift().offset, stream);
+            exact = std::make_unique<ExactSums>(n, k, d, stream);
         }
     }
 
@@ -149,6 +152,9 @@ class Workspace {
     }
 
     const int64_t n, block_rows;
+    /// vectors are copied to chunks as floats: they come from the host, or
+    /// are summed by update(), which reads floats
+    const bool copied;
     const int k, d;
     MemoryPlan plan;
     bool loaded = false; ///< resident rows are on the device
@@ -304,12 +310,28 @@ class CudaTrainingSet : public TrainingSet {
     }
 
     void load(Chunk& chunk, int64_t i0, int64_t count, cudaStream_t stream) {
-        uploader_.upload(i0, count, chunk.x.get(), chunk.weights.get(), stream);
+        const DeviceVectors given = source_.on_device();
+        const size_t first = i0 * source_.d();
+        chunk.vectors = {chunk.x.get(), VectorType::float32};
+        if (!given.data) {
+            uploader_.upload_vectors(i0, count, chunk.x.get(), stream);
+        } else if (work_->copied) {
+            FAISS_FLASH_CUDA_CHECK(launch_to_floats(
+                    count * source_.d(),
+                    given.plus(first),
+                    chunk.x.get(),
+                    stream));
+        } else {
+            chunk.vectors = given.plus(first);
+        }
+        if (weighted_) {
+            uploader_.upload_weights(i0, count, chunk.weights.get(), stream);
+        }
     }
 
     void prepare(Chunk& chunk, int64_t count) {
         chunk.prepared.prepare(
-                count, chunk.x.get(), work_->centroids->shift(), stream_.get());
+                count, chunk.vectors, work_->centroids->shift(), stream_.get());
     }
 
     void assign(Chunk& chunk, int64_t i0) {
@@ -330,13 +352,13 @@ class CudaTrainingSet : public TrainingSet {
                 // the same rows however the data are cut
                 work_->exact->start(
                         std::min(rows, work_->block_rows),
-                        chunk.x.get(),
+                        chunk.vectors,
                         stream);
             }
             work_->exact->add(
                     i0,
                     rows,
-                    chunk.x.get(),
+                    chunk.vectors,
                     chunk.prepared.labels(),
                     means,
                     l2,
@@ -346,7 +368,7 @@ class CudaTrainingSet : public TrainingSet {
         }
         FAISS_FLASH_CUDA_CHECK(
                 update(work_->update_plan(rows),
-                       chunk.x.get(),
+                       static_cast<const float*>(chunk.vectors.data),
                        weighted_ ? chunk.weights.get() : nullptr,
                        chunk.prepared.labels(),
                        means,

@@ -3,6 +3,7 @@
 
 #include <faiss_flash/cuda/double_double.cuh>
 #include <faiss_flash/cuda/exact_sums.cuh>
+#include <faiss_flash/cuda/rows_view.cuh>
 #include <faiss_flash/cuda/warp.cuh>
 
 namespace faiss_flash {
@@ -33,12 +34,13 @@ struct Tables {
     int64_t* members;
 };
 
+template <class T>
 __global__ void
-largest_kernel(int64_t count, const float* x, uint32_t* largest) {
+largest_kernel(int64_t count, const T* x, uint32_t* largest) {
     float most = 0;
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
          i += (int64_t)gridDim.x * blockDim.x) {
-        most = fmaxf(most, fabsf(x[i]));
+        most = fmaxf(most, fabsf(to_float(x[i])));
     }
 #pragma unroll
     for (int step = 16; step > 0; step /= 2) {
@@ -49,13 +51,15 @@ largest_kernel(int64_t count, const float* x, uint32_t* largest) {
     }
 }
 
-/// `bits`: of the largest |q| whose n-fold sum still fits.
+/// The grid, and the first row as its origin.
+/// @param bits  of the largest |q| whose n-fold sum still fits
+template <class T>
 __global__ void grid_kernel(
         int d,
         int bits,
         int least,
         const uint32_t* largest,
-        const float* offset,
+        const T* x,
         SumGrid* grid,
         int64_t* origin) {
     int exponent = 0;
@@ -63,8 +67,7 @@ __global__ void grid_kernel(
     const int shift = bits - headroom - exponent;
     const double scale = ldexp(1.0, shift), most = ldexp(1.0, bits);
     for (int j = threadIdx.x; j < d; j += blockDim.x) {
-        const double at = offset[j] * scale;
-        origin[j] = fabs(at) < most ? llrint(at) : 0;
+        origin[j] = llrint(to_float(x[j]) * scale);
     }
     if (threadIdx.x == 0) {
         *grid = {scale, ldexp(1.0, -shift), most, ldexp(1.0, least), 0};
@@ -89,10 +92,11 @@ __device__ unsigned __int128 warp_sum_128(unsigned __int128 value) {
 }
 
 /// One warp looks at 32 rows and moves those whose label is another now.
+template <class T>
 __global__ void move_rows_kernel(
         int64_t n,
         int d,
-        const float* __restrict__ x,
+        const T* __restrict__ x,
         const uint32_t* __restrict__ labels,
         uint32_t* __restrict__ before,
         const Tables tables) {
@@ -115,14 +119,14 @@ __global__ void move_rows_kernel(
         moved &= moved - 1;
         const uint32_t to = __shfl_sync(0xffffffff, my_label, r);
         const uint32_t from = __shfl_sync(0xffffffff, my_before, r);
-        const float* row = x + (first + r) * d;
+        const T* row = x + (first + r) * d;
         bool off_grid = from != never && (from & off_grid_bit) != 0;
         unsigned __int128 norm = 0;
         if (!off_grid) {
             double most = 0;
 #pragma unroll 4
             for (int j = lane; j < d; j += 32) {
-                const double value = row[j] * grid.scale;
+                const double value = to_float(row[j]) * grid.scale;
                 most = fmax(most, fabs(value));
                 const int64_t q =
                         __double2ll_rn(value) - tables.origin[j];
@@ -148,7 +152,8 @@ __global__ void move_rows_kernel(
 #pragma unroll 4
         for (int j = lane; j < d; j += 32) {
             const int64_t q =
-                    __double2ll_rn(row[j] * grid.scale) - tables.origin[j];
+                    __double2ll_rn(to_float(row[j]) * grid.scale) -
+                    tables.origin[j];
             add_to(tables.sums + (int64_t)to * d + j, q);
             if (from != never) {
                 add_to(tables.sums + (int64_t)from * d + j, -q);
@@ -172,10 +177,11 @@ __global__ void move_rows_kernel(
 
 /// The rows off the grid, one after the other: one block, and nothing to do
 /// as a rule.
+template <class T>
 __global__ void __launch_bounds__(threads) off_grid_kernel(
         int64_t n,
         int d,
-        const float* __restrict__ x,
+        const T* __restrict__ x,
         const float* __restrict__ means,
         bool l2,
         const uint32_t* __restrict__ before,
@@ -199,11 +205,12 @@ __global__ void __launch_bounds__(threads) off_grid_kernel(
             if (label == never) {
                 continue;
             }
-            const float* row = x + (first + r) * d;
+            const T* row = x + (first + r) * d;
             const float* mean = means + (int64_t)label * d;
             double energy = 0, product = 0;
             for (int j = threadIdx.x; j < d; j += threads) {
-                const double value = row[j], step = value - mean[j];
+                const double value = to_float(row[j]);
+                const double step = value - mean[j];
                 out.sums[(int64_t)label * d + j] += value;
                 energy += step * step;
                 product += value * mean[j];
@@ -304,16 +311,10 @@ void clear(void* at, size_t bytes, int byte, cudaStream_t stream) {
 
 } // namespace
 
-ExactSums::ExactSums(
-        int64_t n,
-        int k,
-        int d,
-        const float* offset,
-        cudaStream_t stream)
+ExactSums::ExactSums(int64_t n, int k, int d, cudaStream_t stream)
         : n_(n),
           k_(k),
           d_(d),
-          offset_(offset),
           grid_(1, stream),
           origin_(d, stream),
           sums_((size_t)k * d, stream),
@@ -327,24 +328,29 @@ size_t ExactSums::bytes(int64_t n, int k, int d) {
             ((size_t)k * (d + limbs + 1) + d) * sizeof(int64_t);
 }
 
-void ExactSums::start(int64_t count, const float* x, cudaStream_t stream) {
+void ExactSums::start(
+        int64_t count,
+        const DeviceVectors& x,
+        cudaStream_t stream) {
     clear(largest_.get(), sizeof(uint32_t), 0, stream);
     clear(sums_.get(), (size_t)k_ * d_ * sizeof(int64_t), 0, stream);
     clear(norms_.get(), (size_t)k_ * limbs * sizeof(int64_t), 0, stream);
     clear(members_.get(), k_ * sizeof(int64_t), 0, stream);
     clear(before_.get(), n_ * sizeof(uint32_t), 0xff, stream);
-    largest_kernel<<<1024, threads, 0, stream>>>(
-            count * d_, x, largest_.get());
     // |q| ≤ 2^bits with its origin: n of them stay below 2⁶²
     const int bits = 61 - (int)std::ceil(std::log2((double)n_ + 1));
-    grid_kernel<<<1, threads, 0, stream>>>(
-            d_,
-            bits,
-            least_bits(bits),
-            largest_.get(),
-            offset_,
-            grid_.get(),
-            origin_.get());
+    with_type(x, [&](auto* rows) {
+        largest_kernel<<<1024, threads, 0, stream>>>(
+                count * d_, rows, largest_.get());
+        grid_kernel<<<1, threads, 0, stream>>>(
+                d_,
+                bits,
+                least_bits(bits),
+                largest_.get(),
+                rows,
+                grid_.get(),
+                origin_.get());
+    });
     FAISS_FLASH_CUDA_CHECK(cudaGetLastError());
     started_ = true;
 }
@@ -352,7 +358,7 @@ void ExactSums::start(int64_t count, const float* x, cudaStream_t stream) {
 void ExactSums::add(
         int64_t i0,
         int64_t count,
-        const float* x,
+        const DeviceVectors& x,
         const uint32_t* labels,
         const float* means,
         bool l2,
@@ -365,17 +371,13 @@ void ExactSums::add(
             sums_.get(),
             norms_.get(),
             members_.get()};
-    move_rows_kernel<<<blocks_for(count), threads, 0, stream>>>(
-            count, d_, x, labels, before_.get() + i0, tables);
-    off_grid_kernel<<<1, threads, 0, stream>>>(
-            count,
-            d_,
-            x,
-            means,
-            l2,
-            before_.get() + i0,
-            grid_.get(),
-            out);
+    uint32_t* before = before_.get() + i0;
+    with_type(x, [&](auto* rows) {
+        move_rows_kernel<<<blocks_for(count), threads, 0, stream>>>(
+                count, d_, rows, labels, before, tables);
+        off_grid_kernel<<<1, threads, 0, stream>>>(
+                count, d_, rows, means, l2, before, grid_.get(), out);
+    });
     FAISS_FLASH_CUDA_CHECK(cudaGetLastError());
 }
 

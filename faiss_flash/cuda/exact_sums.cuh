@@ -6,11 +6,13 @@
 #include <cstdint>
 
 #include <faiss_flash/cuda/device.h>
+#include <faiss_flash/trainer/vector_type.h>
 #include <faiss_flash/cuda/update.cuh>
 
 namespace faiss_flash {
 
-/// Where rows are put on an integer grid: q = round(x·scale) − origin.
+/// Where rows are put on an integer grid: q = round(x·scale) − origin, the
+/// origin being the first row (near the others, as a rule: smaller sums).
 struct SumGrid {
     double scale;      ///< a power of two
     double unit;       ///< 1 / scale
@@ -40,17 +42,14 @@ struct SumGrid {
  */
 class ExactSums {
    public:
-    ExactSums(
-            int64_t n,
-            int k,
-            int d,
-            const float* offset, ///< (d) on the device: near the data's mean
-            cudaStream_t stream);
+    ExactSums(int64_t n, int k, int d, cudaStream_t stream);
 
     static size_t bytes(int64_t n, int k, int d);
 
-    /// Choose the grid from `count` rows; before the first add().
-    void start(int64_t count, const float* x, cudaStream_t stream);
+    /// Choose the grid from the first `count` rows; before the first add().
+    /// It depends on the rows alone, so that sums over the same rows are the
+    /// same whatever centroids came before.
+    void start(int64_t count, const DeviceVectors& x, cudaStream_t stream);
 
     /// Take up the labels of rows [i0, i0 + count).
     /// @param means  (k, d), the centroids that the labels belong to
@@ -58,7 +57,7 @@ class ExactSums {
     void
     add(int64_t i0,
         int64_t count,
-        const float* x,
+        const DeviceVectors& x,
         const uint32_t* labels,
         const float* means,
         bool l2,
@@ -83,7 +82,6 @@ class ExactSums {
     int64_t n_;
     int k_, d_;
     bool started_ = false;
-    const float* offset_;
     DeviceArray<SumGrid> grid_;
     DeviceArray<int64_t> origin_;  ///< (d)
     DeviceArray<int64_t> sums_;    ///< Σ q, (k, d)

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <faiss_flash/cuda/prepare.cuh>
+#include <faiss_flash/cuda/rows_view.cuh>
 #include <faiss_flash/cuda/warp.cuh>
 
 namespace faiss_flash {
@@ -13,8 +14,9 @@ struct RowNorms {
 
 /// One warp converts one row. Two columns per lane and step: d_padded is a
 /// multiple of 8.
+template <class T>
 __device__ RowNorms
-convert_row(const float* x, int d, int d_padded, Shift shift, __half* halves) {
+convert_row(const T* x, int d, int d_padded, Shift shift, __half* halves) {
     const float largest = 65504; // of fp16
     float norm2 = 0, error2 = 0;
     for (int j = threadIdx.x % 32 * 2; j < d_padded; j += 64) {
@@ -23,7 +25,7 @@ convert_row(const float* x, int d, int d_padded, Shift shift, __half* halves) {
 #pragma unroll
         for (int e = 0; e < 2; e++) {
             value[e] = j + e < d
-                    ? (x[j + e] - shift.offset[j + e]) * shift.scale
+                    ? (to_float(x[j + e]) - shift.offset[j + e]) * shift.scale
                     : 0;
             half[e] =
                     __float2half_rn(fminf(fmaxf(value[e], -largest), largest));
@@ -41,11 +43,12 @@ convert_row(const float* x, int d, int d_padded, Shift shift, __half* halves) {
     return {sqrtf(norm2) * up, sqrtf(error2) * up, norm2};
 }
 
+template <class T>
 __global__ void prepare_rows_kernel(
         int64_t n,
         int d,
         int d_padded,
-        const float* x,
+        const T* x,
         Shift shift,
         __half* halves,
         float* norm,
@@ -60,6 +63,14 @@ __global__ void prepare_rows_kernel(
             norm[i] = norms.norm;
             error[i] = norms.error;
         }
+    }
+}
+
+template <class T>
+__global__ void to_floats_kernel(int64_t count, const T* from, float* to) {
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        to[i] = to_float(from[i]);
     }
 }
 
@@ -218,11 +229,22 @@ __global__ void __launch_bounds__(threads) alpha_kernel(
 
 } // namespace
 
+cudaError_t launch_to_floats(
+        int64_t count,
+        const DeviceVectors& from,
+        float* to,
+        cudaStream_t stream) {
+    with_type(from, [&](auto* coordinates) {
+        to_floats_kernel<<<2048, threads, 0, stream>>>(count, coordinates, to);
+    });
+    return cudaGetLastError();
+}
+
 cudaError_t launch_prepare_rows(
         int64_t n,
         int d,
         int d_padded,
-        const float* x,
+        const DeviceVectors& x,
         Shift shift,
         __half* halves,
         float* norm,
@@ -232,15 +254,10 @@ cudaError_t launch_prepare_rows(
         cudaStream_t stream) {
     const int64_t blocks = (n * 32 + threads - 1) / threads;
     const int64_t grid = std::min<int64_t>(blocks, 132 * 16);
-    prepare_rows_kernel<<<grid, threads, 0, stream>>>(
-                                  n,
-                                  d,
-                                  d_padded,
-                                  x,
-                                  shift,
-                                  halves,
-                                  norm,
-                                  error);
+    with_type(x, [&](auto* rows) {
+        prepare_rows_kernel<<<grid, threads, 0, stream>>>(
+                n, d, d_padded, rows, shift, halves, norm, error);
+    });
     Extent* partial = static_cast<Extent*>(scratch);
     extent_kernel<<<extent_blocks, threads, 0, stream>>>(
             n, norm, error, partial);

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 
+#include <faiss_flash/trainer/vector_type.h>
+
 namespace faiss_flash {
 
 /// x' = (x − offset)·scale, rounded to halves (clamped to their range).
@@ -58,6 +60,13 @@ __device__ inline float score_error(
     return (l2 ? 2 : 1) * (operands + accumulation) + 0x1p-21f * sum * sum;
 }
 
+/// `count` coordinates of any type as floats.
+cudaError_t launch_to_floats(
+        int64_t count,
+        const DeviceVectors& from,
+        float* to,
+        cudaStream_t stream);
+
 /// halves (n, d_padded) with zeros beyond d; norm ‖x'‖ and error
 /// ‖x' − halves‖ in single precision, both rounded up; (n) each; and the
 /// typical row.
@@ -66,7 +75,7 @@ cudaError_t launch_prepare_rows(
         int64_t n,
         int d,
         int d_padded,
-        const float* x,
+        const DeviceVectors& x,
         Shift shift,
         __half* halves,
         float* norm,

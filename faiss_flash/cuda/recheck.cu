@@ -1,4 +1,5 @@
 #include <faiss_flash/cuda/recheck.cuh>
+#include <faiss_flash/cuda/rows_view.cuh>
 #include <faiss_flash/cuda/tile_sm80.cuh>
 #include <faiss_flash/cuda/warp.cuh>
 
@@ -110,21 +111,23 @@ __global__ void __launch_bounds__(sm80_threads, 2) list_candidates_kernel(
 
 /// ‖x − c‖², or −x·c, in double precision by a whole warp; every lane gets
 /// the same value.
-__device__ double exact_score(const float* x, const float* c, int d, bool l2) {
+template <class T>
+__device__ double exact_score(const T* x, const float* c, int d, bool l2) {
     double sum = 0;
     for (int j = threadIdx.x % 32; j < d; j += 32) {
-        const double a = x[j], b = c[j];
+        const double a = to_float(x[j]), b = c[j];
         sum += l2 ? (a - b) * (a - b) : -a * b;
     }
     return warp_sum(sum);
 }
 
+template <class T>
 __global__ void settle_kernel(
         int d,
         int k,
         bool l2,
         const AssignOutput out,
-        const float* x,
+        const T* x,
         const float* original,
         const RecheckScratch scratch) {
     const int64_t n = *out.n_unproved;
@@ -149,6 +152,7 @@ __global__ void settle_kernel(
         }
         if (threadIdx.x % 32 == 0) {
             out.labels[row] = label;
+            scratch.counts[i] = 0; // for the next time
         }
     }
 }
@@ -159,17 +163,12 @@ cudaError_t launch_recheck(
         const PreparedRows& rows,
         const PreparedCentroids& centroids,
         const AssignOutput& out,
-        const float* x,
+        const DeviceVectors& x,
         const float* original,
         const RecheckScratch& scratch,
         int multiprocessors,
         cudaStream_t stream) {
-    cudaError_t error = cudaMemsetAsync(
-            scratch.counts, 0, rows.n * sizeof(uint32_t), stream);
-    if (error != cudaSuccess) {
-        return error;
-    }
-    error = cudaFuncSetAttribute(
+    const cudaError_t error = cudaFuncSetAttribute(
             list_candidates_kernel,
             cudaFuncAttributeMaxDynamicSharedMemorySize,
             sizeof(ListShared));
@@ -181,14 +180,16 @@ cudaError_t launch_recheck(
             sm80_threads,
             sizeof(ListShared),
             stream>>>(rows, centroids, out, scratch);
-    settle_kernel<<<8 * multiprocessors, 256, 0, stream>>>(
-            rows.d,
-            centroids.k,
-            centroids.l2,
-            out,
-            x,
-            original,
-            scratch);
+    with_type(x, [&](auto* vectors) {
+        settle_kernel<<<8 * multiprocessors, 256, 0, stream>>>(
+                rows.d,
+                centroids.k,
+                centroids.l2,
+                out,
+                vectors,
+                original,
+                scratch);
+    });
     return cudaGetLastError();
 }
 

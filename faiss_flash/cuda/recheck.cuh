@@ -10,7 +10,7 @@ namespace faiss_flash {
 constexpr int recheck_capacity = 8;
 
 struct RecheckScratch {
-    uint32_t* counts;     ///< (n)
+    uint32_t* counts;     ///< (n), all 0 before and after
     uint32_t* candidates; ///< (n, recheck_capacity)
 };
 
@@ -28,7 +28,7 @@ cudaError_t launch_recheck(
         const PreparedRows& rows,
         const PreparedCentroids& centroids,
         const AssignOutput& out,
-        const float* x,
+        const DeviceVectors& x,
         const float* original,
         const RecheckScratch& scratch,
         int multiprocessors,

@@ -20,53 +20,62 @@ void parallel_copy(void* to, const void* from, size_t bytes) {
     }
 }
 
+constexpr size_t block_bytes = size_t(32) << 20;
+
 } // namespace
 
-Uploader::Uploader(const VectorSource& source) : source_(source) {
-    const size_t row_bytes = (source.d() + 1) * sizeof(float);
-    const size_t block_bytes = size_t(32) << 20;
-    block_rows_ = std::clamp<int64_t>(
-            block_bytes / row_bytes, 1, std::max<int64_t>(source.n(), 1));
-    for (auto& block : blocks_) {
-        block = std::make_unique<Block>(block_rows_ * row_bytes);
+Uploader::Uploader(const VectorSource& source) : source_(source) {}
+
+template <class Fill>
+void Uploader::upload(
+        int64_t count,
+        size_t size,
+        void* to,
+        cudaStream_t stream,
+        Fill&& fill) {
+    const int64_t most = std::max<int64_t>(block_bytes / size, 1);
+    for (int64_t done = 0; done < count; done += most) {
+        const int64_t items = std::min(most, count - done);
+        std::unique_ptr<Block>& block = blocks_[next_];
+        next_ ^= 1;
+        if (!block) {
+            block = std::make_unique<Block>(std::max(block_bytes, size));
+        }
+        FAISS_FLASH_CUDA_CHECK(cudaEventSynchronize(block->copied.get()));
+        fill(block->memory.get(), done, items);
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+                static_cast<char*>(to) + done * size,
+                block->memory.get(),
+                items * size,
+                cudaMemcpyHostToDevice,
+                stream));
+        FAISS_FLASH_CUDA_CHECK(cudaEventRecord(block->copied.get(), stream));
     }
 }
 
-void Uploader::upload(
+void Uploader::upload_vectors(
         int64_t i0,
         int64_t count,
         float* x,
+        cudaStream_t stream) {
+    const size_t size = source_.d() * sizeof(float);
+    std::vector<float> buffer;
+    upload(count, size, x, stream, [&](void* to, int64_t first, int64_t rows) {
+        parallel_copy(to, source_.rows(i0 + first, rows, buffer), rows * size);
+    });
+}
+
+void Uploader::upload_weights(
+        int64_t i0,
+        int64_t count,
         float* w,
         cudaStream_t stream) {
-    const size_t d = source_.d();
-    std::vector<float> x_buffer, w_buffer;
-    for (int64_t done = 0; done < count; done += block_rows_) {
-        const int64_t rows = std::min(block_rows_, count - done);
-        Block& block = *blocks_[next_];
-        next_ ^= 1;
-        FAISS_FLASH_CUDA_CHECK(cudaEventSynchronize(block.copied.get()));
-        const float* from = source_.rows(i0 + done, rows, x_buffer);
-        float* staged = static_cast<float*>(block.memory.get());
-        parallel_copy(staged, from, rows * d * sizeof(float));
-        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
-                x + done * d,
-                staged,
-                rows * d * sizeof(float),
-                cudaMemcpyHostToDevice,
-                stream));
-        const float* weights = source_.weights(i0 + done, rows, w_buffer);
-        if (weights) {
-            float* staged_weights = staged + rows * d;
-            memcpy(staged_weights, weights, rows * sizeof(float));
-            FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
-                    w + done,
-                    staged_weights,
-                    rows * sizeof(float),
-                    cudaMemcpyHostToDevice,
-                    stream));
-        }
-        FAISS_FLASH_CUDA_CHECK(cudaEventRecord(block.copied.get(), stream));
-    }
+    const size_t size = sizeof(float);
+    std::vector<float> buffer;
+    upload(count, size, w, stream, [&](void* to, int64_t first, int64_t rows) {
+        parallel_copy(
+                to, source_.weights(i0 + first, rows, buffer), rows * size);
+    });
 }
 
 } // namespace faiss_flash

@@ -13,13 +13,17 @@ class Uploader {
    public:
     explicit Uploader(const VectorSource& source);
 
-    /// Rows [i0, i0 + count) to x (count, d) and, where the source has
-    /// weights, to w (count). Returns when the host memory has been read;
-    /// the copies are in `stream`'s order.
-    void upload(
+    /// Rows [i0, i0 + count) to x (count, d). Returns when the host memory
+    /// has been read; the copies are in `stream`'s order.
+    void upload_vectors(
             int64_t i0,
             int64_t count,
             float* x,
+            cudaStream_t stream);
+    /// Their weights, which the source has, to w (count).
+    void upload_weights(
+            int64_t i0,
+            int64_t count,
             float* w,
             cudaStream_t stream);
 
@@ -29,9 +33,18 @@ class Uploader {
         PinnedBuffer memory;
         Event copied;
     };
+    /// Two blocks in turn: fill(block memory, first, count) and then copy
+    /// `count` items of `size` bytes to `to`.
+    template <class Fill>
+    void upload(
+            int64_t count,
+            size_t size,
+            void* to,
+            cudaStream_t stream,
+            Fill&& fill);
+
     const VectorSource& source_;
-    int64_t block_rows_;
-    std::unique_ptr<Block> blocks_[2];
+    std::unique_ptr<Block> blocks_[2]; ///< made when first needed
     int next_ = 0;
 };
 

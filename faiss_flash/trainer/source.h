@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <faiss_flash/faiss_compat.h>
+#include <faiss_flash/trainer/vector_type.h>
 
 namespace faiss_flash {
 
@@ -36,6 +37,11 @@ class VectorSource {
             size_t i0,
             size_t count,
             std::vector<float>& buffer) const = 0;
+
+    /// All rows where they lie on the current device; nowhere: they don't.
+    virtual DeviceVectors on_device() const {
+        return {};
+    }
 
    private:
     size_t n_, d_;

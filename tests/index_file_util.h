@@ -20,8 +20,8 @@ constexpr size_t file_d = 8, file_nlist = 7, file_nb = 400;
 /// A folder that goes away with the test.
 struct Folder {
     std::string path;
-    Folder() {
-        path = (fs::temp_directory_path() / "flash_io_XXXXXX").string();
+    explicit Folder(const fs::path& parent = fs::temp_directory_path()) {
+        path = (parent / "flash_io_XXXXXX").string();
         REQUIRE(mkdtemp(&path[0]) != nullptr);
     }
     ~Folder() {

@@ -350,7 +350,7 @@ TEST_CASE("described indexes train, add and search without duplicates") {
           std::string("PCA8,IVF16(gmm,air),SQ8"),
           std::string("IVF16_HNSW8(kmeans,closure=0.5),Flat"),
           std::string("PCA8,IVF16(kmeans,top=2),PQ4x4fs"),
-          std::string("IVF16(IVF4,Flat)(kmeans,soar),Flat")}) {
+          std::string("IVF16(IVF4,Flat)(kmeans,soar),SQ8")}) {
         INFO(text);
         const auto index = make(text);
         index->train(600, x.data());

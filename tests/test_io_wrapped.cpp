@@ -10,6 +10,7 @@
 #include <faiss/index_io.h>
 
 #include <faiss_flash/MixtureQuantizer.h>
+#include <faiss_flash/ivf/IndexUnique.h>
 #include <faiss_flash/ivf/index_factory.h>
 #include <faiss_flash/ivf/wrapped_index.h>
 
@@ -111,6 +112,31 @@ TEST_CASE("wrapped indexes come back from files and clones", "[sanitize]") {
         CHECK(clone->ntotal == (idx_t)nb);
         CHECK(inner.invlists->compute_ntotal() == entries);
         check_same(*clone, *read);
+    }
+}
+
+TEST_CASE("stock FAISS finds in our files what we find, with duplicates") {
+    Folder folder;
+    const std::vector<float> xq = clustered(15, d, 2);
+    for (const char* description :
+         {"IVF8(kmeans,top=3),Flat",
+          "IVF8(gmm,air,em_niter=3),Flat",
+          "IVF8_HNSW4(kmeans,closure=0.4),Flat"}) {
+        INFO(description);
+        const auto ours = filled(description);
+        faiss_flash::write_index(ours.get(), folder.file().c_str());
+        const std::unique_ptr<faiss::Index> read(
+                faiss::read_index(folder.file().c_str()));
+        auto& stock = dynamic_cast<faiss::IndexIVF&>(*read);
+        CHECK_FALSE(dynamic_cast<FlashOptions*>(read.get()));
+        dynamic_cast<faiss::IndexIVF&>(*ours).nprobe = stock.nprobe = 4;
+        CHECK(count_duplicates(search(stock, xq, 30).labels, 30) > 0);
+        IndexUnique unique(&stock);
+        for (idx_t k : {1, 10, 300}) {
+            const Results a = search(*ours, xq, k), b = search(unique, xq, k);
+            CHECK(a.labels == b.labels);
+            CHECK(a.distances == b.distances);
+        }
     }
 }
 

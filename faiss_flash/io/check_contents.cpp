@@ -7,7 +7,7 @@
 #include <faiss/IndexFlat.h>
 #include <faiss/IndexHNSW.h>
 #include <faiss/IndexIDMap.h>
-#include <faiss/IndexIVF.h>
+#include <faiss/IndexIVFFlat.h>
 #include <faiss/IndexPreTransform.h>
 #include <faiss/IndexRefine.h>
 
@@ -70,13 +70,18 @@ void check_graph(const faiss::IndexHNSW& index) {
             broken);
 }
 
-void check_centroids(const faiss::Index& quantizer) {
-    if (auto* flat = dynamic_cast<const faiss::IndexFlat*>(&quantizer)) {
-        std::vector<float> row(flat->d);
-        for (idx_t i = 0; i < flat->ntotal; i++) {
-            flat->reconstruct(i, row.data());
-            check_finite("a centroid", 1, flat->d, row.data());
-        }
+/// Codes of residuals need every centroid; where FAISS asks for them an
+/// exception would end the process.
+void check_centroids(const faiss::IndexIVF& index) {
+    const faiss::Index& quantizer = *index.quantizer;
+    if (!dynamic_cast<const faiss::IndexFlat*>(&quantizer) &&
+        dynamic_cast<const faiss::IndexIVFFlat*>(&index)) {
+        return;
+    }
+    std::vector<float> row(quantizer.d);
+    for (idx_t i = 0; i < quantizer.ntotal; i++) {
+        quantizer.reconstruct(i, row.data());
+        check_finite("a centroid", 1, quantizer.d, row.data());
     }
 }
 
@@ -166,11 +171,8 @@ void check_direct_map(
 }
 
 void check_ivf(const faiss::IndexIVF& index, const Ids& expected) {
-    FAISS_THROW_IF_NOT_MSG(
-            index.quantizer && index.invlists,
-            "an IVF index without quantizer or inverted lists");
     const faiss::InvertedLists& lists = *index.invlists;
-    check_centroids(*index.quantizer);
+    check_centroids(index);
     check_direct_map(index.direct_map, lists);
     if (expected.below >= 0) {
         check_ids(lists, expected);
@@ -179,9 +181,13 @@ void check_ivf(const faiss::IndexIVF& index, const Ids& expected) {
 
 void check(const faiss::Index& index, const Ids& ids) {
     if (auto* ivf = dynamic_cast<const faiss::IndexIVF*>(&index)) {
-        check_ivf(*ivf, ids);
-        // what it finds are list numbers
+        FAISS_THROW_IF_NOT_MSG(
+                ivf->quantizer && ivf->invlists,
+                "an IVF index without quantizer or inverted lists");
+        // first the quantizer, which is then asked for its centroids; what it
+        // finds are list numbers
         check(*ivf->quantizer, {(idx_t)ivf->nlist});
+        check_ivf(*ivf, ids);
     } else if (auto* hnsw = dynamic_cast<const faiss::IndexHNSW*>(&index)) {
         check_graph(*hnsw);
         check(*hnsw->storage, {});

@@ -76,6 +76,7 @@ std::string describe_ivf(
         const faiss::IndexIVF& ivf,
         const FlashOptions& options,
         const std::string& code) {
+    FAISS_THROW_IF_NOT_MSG(ivf.quantizer, "the index has no quantizer");
     std::string text = "IVF" + to_string(ivf.nlist);
     if (auto* hnsw = dynamic_cast<const faiss::IndexHNSWFlat*>(ivf.quantizer)) {
         text += "_HNSW" + to_string(hnsw->hnsw.nb_neighbors(1));
@@ -118,6 +119,7 @@ std::string index_description(const faiss::Index& index) {
     if (!refine) {
         return describe_inside(index);
     }
+    FAISS_THROW_IF_NOT_MSG(refine->refine_index, "there is no refine_index");
     if (!dynamic_cast<const faiss::IndexFlat*>(refine->refine_index)) {
         cannot_describe("refine_index", *refine->refine_index);
     }

@@ -226,6 +226,10 @@ faiss::Index* converted(faiss::IndexIVF* ivf, const FlashOptions& options) {
 /// Ours in the place of `ivf`, which it takes over.
 faiss::Index* convert(faiss::IndexIVF* ivf, const Description& description) {
     const FlashOptions& options = description.options;
+    if (auto* quantizer = dynamic_cast<faiss::IndexIVF*>(ivf->quantizer)) {
+        // or it could not say what its centroids are
+        quantizer->make_direct_map();
+    }
     if (auto* flat = converted<faiss::IndexIVFFlat, IndexIVFFlatFlash>(
                 ivf, options)) {
         return flat;
@@ -289,7 +293,7 @@ void convert_inside(
             throw;
         }
     } else {
-        index.release();
+        (void)index.release(); // never owned twice
         try {
             index.reset(convert(ivf, description));
         } catch (...) {

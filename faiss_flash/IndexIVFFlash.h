@@ -103,7 +103,8 @@ template <class Base>
 struct IVFFlash : Base, FlashOptions {
     using Base::Base;
     /// Take over a stock index: its lists, quantizer and parameters move
-    /// here, and `stock` no longer owns them.
+    /// here, and `stock` no longer owns them. It has copies if there are more
+    /// entries than ntotal; where ntotal counted copies, call recount().
     explicit IVFFlash(Base& stock);
     IVFFlash() = default;
 

@@ -12,7 +12,7 @@ using Fixture = ContractFixture;
 
 namespace {
 
-constexpr size_t d = Fixture::d, nlist = Fixture::nlist, nb = Fixture::nb;
+constexpr size_t nlist = Fixture::nlist, nb = Fixture::nb;
 
 Codec some_codec() {
     return GENERATE(Codec::flat, Codec::pq, Codec::sq8);

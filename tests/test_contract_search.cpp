@@ -92,6 +92,30 @@ TEST_CASE("contract: range search agrees in all its modes", "[sanitize]") {
     }
 }
 
+TEST_CASE("contract: a range search for pairs") {
+    const Codec codec = any_codec();
+    Fixture f(codec, faiss::METRIC_L2, AssignmentPolicy::top_m(3));
+    f.add();
+    const size_t nprobe = f.flash->nprobe;
+    std::vector<idx_t> keys(nq * nprobe);
+    std::vector<float> dist(nq * nprobe);
+    f.quantizer->search(nq, f.xq.data(), nprobe, dist.data(), keys.data());
+    auto run = [&](bool pairs) {
+        faiss::RangeSearchResult result(nq);
+        f.flash->range_search_preassigned(
+                nq, f.xq.data(), 25, keys.data(), dist.data(), &result, pairs);
+        for (size_t i = 0; i < result.lims[nq] && pairs; i++) {
+            const idx_t pair = result.labels[i];
+            result.labels[i] = f.flash->invlists->get_single_id(
+                    faiss::lo_listno(pair), faiss::lo_offset(pair));
+        }
+        return AllInRange(result);
+    };
+    const AllInRange ids = run(false), pairs = run(true);
+    CHECK(pairs.unique());
+    CHECK(pairs.ids == ids.ids);
+}
+
 TEST_CASE("contract: a heap that the caller fills in several calls") {
     const bool copies = GENERATE(false, true);
     const auto metric = any_metric();

@@ -195,7 +195,8 @@ TEST_CASE("IndexRefineFlat around our classes") {
     }
 }
 
-TEST_CASE("shards and replicas of our classes", "[sanitize]") {
+// Not for ThreadSanitizer: it does not see how FAISS's threads are joined.
+TEST_CASE("shards and replicas of our classes") {
     const bool threaded = GENERATE(false, true);
     const idx_t k = 30;
     std::vector<std::unique_ptr<faiss::IndexIVF>> parts;

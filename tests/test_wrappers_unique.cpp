@@ -6,11 +6,9 @@
 #include <map>
 #include <numeric>
 
-#include <faiss/IndexIVFPQR.h>
+#include <faiss/IndexIDMap.h>
 #include <faiss/index_factory.h>
-#include <faiss/invlists/BlockInvertedLists.h>
 
-#include <faiss_flash/MixtureQuantizer.h>
 #include <faiss_flash/ivf/IndexUnique.h>
 
 using namespace faiss_flash;
@@ -121,6 +119,59 @@ TEST_CASE("IndexUnique finds what its index finds, once", "[sanitize]") {
             }
         }
     }
+}
+
+TEST_CASE("IndexUnique finds in a range what its index finds, once") {
+    size_t supported = 0;
+    for (const std::string& code : codes()) {
+        INFO(code);
+        const auto unique = make_unique_index(code, AssignmentPolicy::top_m(3));
+        unique->index->nprobe = nlist / 2;
+        const std::vector<float> xq = clustered(nq, d, 2);
+        const float radius = search(*unique, xq, 20).distances[15];
+        faiss::RangeSearchResult raw(nq), once(nq);
+        try {
+            unique->index->range_search(nq, xq.data(), radius, &raw);
+        } catch (const faiss::FaissException&) {
+            CHECK_THROWS_AS(
+                    unique->range_search(nq, xq.data(), radius, &once),
+                    faiss::FaissException);
+            continue;
+        }
+        supported++;
+        unique->range_search(nq, xq.data(), radius, &once);
+        CHECK(once.lims[nq] < raw.lims[nq]);
+        for (size_t q = 0; q < nq; q++) {
+            std::map<idx_t, float> best, found;
+            for (size_t i = raw.lims[q]; i < raw.lims[q + 1]; i++) {
+                float& distance = best.emplace(raw.labels[i], raw.distances[i])
+                                          .first->second;
+                distance = std::min(distance, raw.distances[i]);
+            }
+            for (size_t i = once.lims[q]; i < once.lims[q + 1]; i++) {
+                CHECK(found.emplace(once.labels[i], once.distances[i]).second);
+            }
+            CHECK(found == best);
+        }
+    }
+    CHECK(supported > 0);
+}
+
+TEST_CASE("IndexUnique inside IndexIDMap") {
+    IndexUnique* unique =
+            make_unique_index("PQ4x4fs", AssignmentPolicy::air()).release();
+    unique->reset();
+    faiss::IndexIDMap map(unique);
+    map.own_fields = true;
+    const std::vector<float> x = clustered(nb, d, 1), xq = clustered(nq, d, 2);
+    std::vector<idx_t> ids(nb);
+    std::iota(ids.begin(), ids.end(), 10000);
+    map.add_with_ids(nb, x.data(), ids.data());
+    CHECK(map.ntotal == (idx_t)nb);
+    unique->index->nprobe = nlist;
+    const Results found = search(map, xq, nb);
+    CHECK(count_duplicates(found.labels, nb) == 0);
+    CHECK(*std::min_element(found.labels.begin(), found.labels.end()) == 10000);
 }
 
 TEST_CASE("IndexUnique over IVF-Flat is IndexIVFFlatFlash") {

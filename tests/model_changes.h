@@ -172,7 +172,7 @@ class ModelChanges {
     struct Selector {
         std::vector<idx_t> ids;
         std::vector<uint8_t> bits;
-        std::unique_ptr<faiss::IDSelector> inner, sel;
+        std::unique_ptr<faiss::IDSelector> inner, other, sel;
     };
 
     std::vector<idx_t> some_ids(size_t most, bool known) {
@@ -213,6 +213,15 @@ class ModelChanges {
                 s.inner = std::make_unique<faiss::IDSelectorRange>(from, to);
                 s.sel = std::make_unique<faiss::IDSelectorNot>(s.inner.get());
                 break;
+#if FAISS_FLASH_FAISS_VERSION >= 11400
+            case 5:
+                s.inner = std::make_unique<faiss::IDSelectorRange>(from, to);
+                s.other = std::make_unique<faiss::IDSelectorBatch>(
+                        s.ids.size(), s.ids.data());
+                s.sel = std::make_unique<faiss::IDSelectorXOr>(
+                        s.inner.get(), s.other.get());
+                break;
+#endif
             case 4:
                 if (below(8) == 0) {
                     s.sel = std::make_unique<faiss::IDSelectorAll>();

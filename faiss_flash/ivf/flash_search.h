@@ -115,6 +115,7 @@ void IVFFlash<Base>::search1(
     check_queries(*this, 1, x);
     const faiss::IVFSearchParameters* ivf = ivf_parameters(params);
     const Probes probes = probe_lists(*this, 1, x, ivf);
+    const double begin = faiss::getmillisecs();
     const auto make = [&](const faiss::IDSelector* sel) {
         return get_InvertedListScanner(false, sel, ivf);
     };
@@ -128,6 +129,7 @@ void IVFFlash<Base>::search1(
              false,
              make},
             handler);
+    faiss::indexIVF_stats.search_time += faiss::getmillisecs() - begin;
     counters.queries++;
 }
 #endif

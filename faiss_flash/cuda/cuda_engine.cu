@@ -1,5 +1,5 @@
-// The CUDA engine: k-means passes on the current device. What has no kernel
-// (mixture passes, several nearest centroids) runs on the CPU engine.
+// The CUDA engine: k-means and mixture passes, and the m best centroids or
+// components, on the current device. Large m runs on the CPU engine.
 
 #include <algorithm>
 #include <cmath>
@@ -11,6 +11,8 @@
 #include <faiss_flash/engine/engine.h>
 #include <faiss_flash/cuda/assigner.cuh>
 #include <faiss_flash/cuda/exact_sums.cuh>
+#include <faiss_flash/cuda/mixture_pass.cuh>
+#include <faiss_flash/cuda/mixture_query.cuh>
 
 namespace faiss_flash {
 
@@ -111,7 +113,8 @@ class Workspace {
             : n(source.n()),
               block_rows(update_block_rows(model.k)),
               copied(!source.on_device().data ||
-                     (summation == Summation::sorted &&
+                     ((summation == Summation::sorted ||
+                       model.is_mixture()) &&
                       source.on_device().type != VectorType::float32)),
               k((int)model.k),
               d((int)model.d) {
@@ -125,12 +128,18 @@ class Workspace {
                     DeviceAccumulators::bytes(k, d) +
                     buffers * Chunk::bytes(rows, d, copied, weighted) +
                     (sorted ? update_plan(rows).scratch_bytes()
-                            : ExactSums::bytes(n, k, d));
+                            : ExactSums::bytes(n, k, d)) +
+                    (model.is_mixture()
+                             ? MixturePass::least_bytes(n, rows, k, d)
+                             : 0);
         };
         plan = plan_memory(
                 n, block_rows, budget, bytes(n, 1), [&](int64_t rows) {
                     return bytes(rows, 2);
                 });
+        if (model.is_mixture()) {
+            plan.bytes -= least_mixture_bytes();
+        }
         for (int i = 0; i < (plan.resident ? 1 : 2); i++) {
             chunks.emplace_back(
                     new Chunk(plan.chunk_rows, d, copied, weighted, stream));
@@ -151,12 +160,20 @@ class Workspace {
         return {rows, block_rows, k, d};
     }
 
+    size_t least_mixture_bytes() const {
+        return MixturePass::least_bytes(n, plan.chunk_rows, k, d);
+    }
+    size_t left_for_mixture(size_t max_bytes) const {
+        return max_bytes ? max_bytes - std::min(max_bytes, plan.bytes)
+                         : device_info().free_bytes / 10 * 9;
+    }
+
     const int64_t n, block_rows;
     /// vectors are copied to chunks as floats: they come from the host, or
-    /// are summed by update(), which reads floats
+    /// are summed by update(), which reads floats, as soft passes do
     const bool copied;
     const int k, d;
-    MemoryPlan plan;
+    MemoryPlan plan; ///< without what soft passes take
     bool loaded = false; ///< resident rows are on the device
     std::vector<std::unique_ptr<Chunk>> chunks;
     std::unique_ptr<DeviceCentroids> centroids;
@@ -164,6 +181,7 @@ class Workspace {
     std::unique_ptr<ExactSums> exact; ///< or else:
     DeviceArray<uint8_t> scratch;     ///< for update()
     DeviceArray<uint32_t> unproved;   ///< rows re-checked, per chunk
+    std::unique_ptr<MixturePass> mixture; ///< once there was a soft pass
 };
 
 class CudaTrainingSet : public TrainingSet {
@@ -186,16 +204,16 @@ class CudaTrainingSet : public TrainingSet {
     }
 
     void accumulate(const Model& model, Pass pass, Statistics& out) override {
+        out.reset(model.k, model.d);
         if (pass == Pass::soft) {
-            if (!on_cpu_) {
-                on_cpu_ = cpu_engine().open(source_);
-            }
-            on_cpu_->accumulate(model, pass, out);
+            accumulate_soft(model, out);
             return;
         }
-        out.reset(model.k, model.d);
         begin(model);
         const cudaStream_t stream = stream_.get();
+        if (work_->mixture) {
+            work_->mixture->forget();
+        }
         work_->accumulators->clear(stream);
         const bool l2 = model.metric == Metric::l2;
         const bool first = work_->exact && !work_->exact->started();
@@ -219,6 +237,21 @@ class CudaTrainingSet : public TrainingSet {
         }
     }
 
+    /// The m best of every vector.
+    void answer(const Model& model, const ListQuery::Answer& answer) {
+        begin(model);
+        ListQuery query(model, answer, work_->plan.chunk_rows);
+        for_each_chunk([&](Chunk& chunk, int64_t i0, int64_t) {
+            query.add(
+                    i0,
+                    chunk.prepared,
+                    static_cast<const float*>(chunk.vectors.data),
+                    *work_->centroids,
+                    device_,
+                    stream_.get());
+        });
+    }
+
     /// Nearest centroid of every vector; (n).
     void labels(const Model& model, uint32_t* labels) {
         begin(model);
@@ -235,6 +268,55 @@ class CudaTrainingSet : public TrainingSet {
     }
 
    private:
+    void accumulate_soft(const Model& model, Statistics& out) {
+        begin(model);
+        begin_mixture(model);
+        const cudaStream_t stream = stream_.get();
+        work_->mixture->begin(model, stream);
+        for_each_chunk([&](Chunk& chunk, int64_t i0, int64_t) {
+            work_->mixture->add(
+                    i0,
+                    chunk.prepared,
+                    static_cast<const float*>(chunk.vectors.data),
+                    weighted_ ? chunk.weights.get() : nullptr,
+                    *work_->centroids,
+                    device_,
+                    stream);
+        });
+        work_->mixture->fetch(out, stream);
+    }
+
+    /// Memory for soft passes, beside what the data takes where possible.
+    void begin_mixture(const Model& model) {
+        if (work_->mixture) {
+            return;
+        }
+        const bool floats = work_->copied ||
+                source_.on_device().type == VectorType::float32;
+        size_t budget = work_->left_for_mixture(options_.max_device_bytes);
+        if (!floats || budget < work_->least_mixture_bytes()) {
+            work_.reset();
+            begin(model); // leaves room, the model being a mixture
+            budget = work_->left_for_mixture(options_.max_device_bytes);
+        }
+        for (;; budget /= 2) {
+            try {
+                work_->mixture = std::make_unique<MixturePass>(
+                        source_.n(),
+                        work_->plan.chunk_rows,
+                        work_->k,
+                        work_->d,
+                        budget,
+                        stream_.get());
+                return;
+            } catch (const OutOfDeviceMemory&) {
+                if (budget < work_->least_mixture_bytes()) {
+                    throw;
+                }
+            }
+        }
+    }
+
     /// Memory for this model, and the model itself on the device.
     void begin(const Model& model) {
         if (!work_ || work_->k != (int)model.k) {
@@ -404,7 +486,6 @@ class CudaTrainingSet : public TrainingSet {
     bool weighted_ = false;
     Summation summation_ = Summation::exact;
     std::unique_ptr<Workspace> work_;
-    std::unique_ptr<TrainingSet> on_cpu_;
 };
 
 class CudaEngine : public Engine {
@@ -426,11 +507,16 @@ class CudaEngine : public Engine {
             size_t m,
             idx_t* labels,
             float* dist) const override {
-        if (m > 1 || n == 0) {
+        if (m > query_most || n == 0) {
             cpu_engine().nearest(model, n, x, m, labels, dist);
             return;
         }
         const auto source = array_source(n, model.d, x, nullptr);
+        if (m > 1) {
+            CudaTrainingSet(*source, EngineOptions())
+                    .answer(model, {x, m, false, labels, dist, nullptr});
+            return;
+        }
         std::vector<uint32_t> found(n);
         CudaTrainingSet(*source, EngineOptions()).labels(model, found.data());
         const bool l2 = model.metric == Metric::l2;
@@ -456,8 +542,16 @@ class CudaEngine : public Engine {
             idx_t* labels,
             float* responsibilities,
             float* log_likelihood) const override {
-        cpu_engine().responsibilities(
-                model, n, x, m, labels, responsibilities, log_likelihood);
+        if (m > query_most || n == 0) {
+            cpu_engine().responsibilities(
+                    model, n, x, m, labels, responsibilities, log_likelihood);
+            return;
+        }
+        const auto source = array_source(n, model.d, x, nullptr);
+        CudaTrainingSet(*source, EngineOptions())
+                .answer(
+                        model,
+                        {x, m, true, labels, responsibilities, log_likelihood});
     }
 };
 

@@ -11,13 +11,13 @@ namespace {
 
 /// Per-run sums that are not vectors.
 struct RunScalars {
-    float count, energy, product;
+    double count, energy, product;
 };
 
 /// Arrays in the scratch buffer, each on a 256-byte boundary.
 struct Layout {
-    uint32_t *keys, *sorted_keys, *rows, *sorted_rows;
-    uint32_t* starts;     ///< (segments + 1) first sorted row
+    uint32_t *keys, *sorted_keys, *numbers, *sorted_numbers; ///< (items)
+    uint32_t* starts;     ///< (segments + 1) first sorted item
     uint32_t* run_counts; ///< (segments + 1)
     uint32_t* run_starts; ///< (segments + 1)
     float* partial;       ///< (runs, d)
@@ -27,7 +27,7 @@ struct Layout {
     size_t bytes;
 };
 
-int key_bits(const UpdatePlan& plan) {
+int key_bits(const SegmentPlan& plan) {
     int bits = 1;
     while (bits < 32 && (int64_t(1) << bits) < plan.segments()) {
         bits++;
@@ -35,7 +35,8 @@ int key_bits(const UpdatePlan& plan) {
     return bits;
 }
 
-Layout lay_out(const UpdatePlan& plan, void* base) {
+/// `own_keys`: keys are made here, not given.
+Layout lay_out(const SegmentPlan& plan, bool own_keys, void* base) {
     Layout l = {};
     uint8_t* at = static_cast<uint8_t*>(base);
     size_t used = 0;
@@ -44,10 +45,10 @@ Layout lay_out(const UpdatePlan& plan, void* base) {
         p = reinterpret_cast<T*>(at + used);
         used += (count * sizeof(T) + 255) / 256 * 256;
     };
-    take(l.keys, plan.n);
-    take(l.sorted_keys, plan.n);
-    take(l.rows, plan.n);
-    take(l.sorted_rows, plan.n);
+    take(l.keys, own_keys ? plan.items : 0);
+    take(l.sorted_keys, plan.items);
+    take(l.numbers, plan.items);
+    take(l.sorted_numbers, plan.items);
     take(l.starts, plan.segments() + 1);
     take(l.run_counts, plan.segments() + 1);
     take(l.run_starts, plan.segments() + 1);
@@ -59,9 +60,9 @@ Layout lay_out(const UpdatePlan& plan, void* base) {
             sort_bytes,
             l.keys,
             l.sorted_keys,
-            l.rows,
-            l.sorted_rows,
-            plan.n,
+            l.numbers,
+            l.sorted_numbers,
+            plan.items,
             0,
             key_bits(plan));
     cub::DeviceScan::ExclusiveSum(
@@ -79,16 +80,21 @@ Layout lay_out(const UpdatePlan& plan, void* base) {
 __global__ void make_keys_kernel(
         UpdatePlan plan,
         const uint32_t* labels,
-        uint32_t* keys,
-        uint32_t* rows) {
+        uint32_t* keys) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < plan.n) {
         keys[i] = i / plan.block_rows * plan.k + labels[i];
-        rows[i] = i;
     }
 }
 
-/// starts[s] = first sorted row whose key is at least s.
+__global__ void number_items_kernel(int64_t items, uint32_t* numbers) {
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < items) {
+        numbers[i] = i;
+    }
+}
+
+/// starts[s] = first sorted item whose key is at least s.
 __global__ void find_starts_kernel(
         int64_t n,
         int64_t segments,
@@ -165,111 +171,184 @@ struct LaneColumns {
     }
 };
 
+/// What the items of a sum are: rows with their own weight and a distance to
+/// be computed, or entries that bring both.
+struct Items {
+    const float* weights = nullptr;       ///< of rows; nullptr: all are 1
+    const WeightedRow* entries = nullptr; ///< or nullptr: items are rows
+
+    __device__ WeightedRow of_row(uint32_t row) const {
+        return {row, weights ? weights[row] : 1.0f, 0, 0};
+    }
+};
+
 /// One warp per run; a slice of columns after the other.
-template <bool aligned>
-__global__ void sum_runs_kernel(
-        UpdatePlan plan,
+template <bool aligned, bool entries>
+__global__ void __launch_bounds__(256, 2) sum_runs_kernel(
+        SegmentPlan plan,
         const float* __restrict__ x,
-        const float* __restrict__ weights,
+        Items items,
         const float* __restrict__ means,
         bool l2,
-        const uint32_t* __restrict__ sorted_rows,
+        const uint32_t* __restrict__ sorted_numbers,
         const uint32_t* __restrict__ starts,
         const uint32_t* __restrict__ run_starts,
         float* __restrict__ partial,
         RunScalars* __restrict__ scalars) {
     const int lane = threadIdx.x % 32;
-    const int64_t run = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-    if (run >= run_starts[plan.segments()]) {
-        return;
-    }
-    const int64_t segment = segment_of_run(run_starts, plan.segments(), run);
-    const int64_t within = run - run_starts[segment];
-    const int64_t first = starts[segment] + within * run_rows;
-    const int rows =
-            min((int64_t)run_rows, (int64_t)starts[segment + 1] - first);
-    const int d = plan.d;
-    const float* mean = means + segment % plan.k * d;
+    const int64_t runs = run_starts[plan.segments()];
+    const int64_t warps = (int64_t)gridDim.x * blockDim.x / 32;
+    for (int64_t run = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+         run < runs;
+         run += warps) {
+        const int64_t segment =
+                segment_of_run(run_starts, plan.segments(), run);
+        const int64_t within = run - run_starts[segment];
+        const int64_t first = starts[segment] + within * run_rows;
+        const int rows =
+                min((int64_t)run_rows, (int64_t)starts[segment + 1] - first);
+        const int d = plan.d;
 
-    float energy = 0, product = 0, count = 0;
-    for (int column0 = 0; column0 < d; column0 += slice) {
-        const LaneColumns<aligned> columns(column0, lane, d);
-        float c[4], sum[4] = {};
-        columns.load(mean, c);
-        for (int i0 = 0; i0 < rows; i0 += 32) {
-            // the next 32 row numbers, one per lane
-            const uint32_t mine =
-                    i0 + lane < rows ? sorted_rows[first + i0 + lane] : 0;
-            const float my_weight =
-                    weights && i0 + lane < rows ? weights[mine] : 1;
-            const int block = min(32, rows - i0);
-#pragma unroll 8
-            for (int i = 0; i < block; i++) {
-                const int64_t row = __shfl_sync(0xffffffff, mine, i);
-                const float w = __shfl_sync(0xffffffff, my_weight, i);
-                float value[4];
-                columns.load(x + row * d, value);
-#pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    const float step = value[e] - c[e];
-                    sum[e] = fmaf(w, value[e], sum[e]);
-                    energy = fmaf(w * step, step, energy);
-                    product += l2 ? step * step : value[e] * c[e];
+        // of entries: those of the lane; of rows: those of its columns
+        double count = 0, energy = 0, product = 0;
+        for (int column0 = 0; column0 < d; column0 += slice) {
+            const LaneColumns<aligned> columns(column0, lane, d);
+            float c[4] = {}, sum[4] = {};
+            float slice_energy = 0, slice_product = 0;
+            if (!entries) {
+                columns.load(
+                        means + uint32_t(segment) % uint32_t(plan.k) * (int64_t)d,
+                        c);
+            }
+            for (int i0 = 0; i0 < rows; i0 += 32) {
+                // the next 32 items, one per lane
+                WeightedRow mine = {0, 0, 0, 0};
+                if (i0 + lane < rows) {
+                    const uint32_t number = sorted_numbers[first + i0 + lane];
+                    mine = entries ? items.entries[number]
+                                   : items.of_row(number);
                 }
-                count += column0 == 0 ? w : 0;
-            }
-        }
+                if (column0 == 0) {
+                    count += mine.weight;
+                    energy += (double)mine.weight * mine.dist;
+                }
+                const int block = min(32, rows - i0);
+#pragma unroll 8
+                for (int i = 0; i < block; i++) {
+                    const int64_t row = __shfl_sync(0xffffffff, mine.row, i);
+                    const float w = __shfl_sync(0xffffffff, mine.weight, i);
+                    float value[4];
+                    columns.load(x + row * d, value);
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            if (e < columns.count) {
-                partial[run * d + columns.column(e)] = sum[e];
+                    for (int e = 0; e < 4; e++) {
+                        sum[e] = fmaf(w, value[e], sum[e]);
+                        if (!entries) {
+                            const float step = value[e] - c[e];
+                            slice_energy = fmaf(w * step, step, slice_energy);
+                            slice_product +=
+                                    l2 ? step * step : value[e] * c[e];
+                        }
+                    }
+                }
             }
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                if (e < columns.count) {
+                    partial[run * d + columns.column(e)] = sum[e];
+                }
+            }
+            energy += slice_energy;
+            product += slice_product;
         }
-    }
-    energy = warp_sum(energy);
-    product = warp_sum(product);
-    if (lane == 0) {
-        scalars[run] = {count, energy, product};
+        count = warp_sum(count);
+        energy = warp_sum(energy);
+        product = warp_sum(product);
+        if (lane == 0) {
+            scalars[run] = {count, energy, product};
+        }
     }
 }
 
-/// Runs of each centroid, in order, onto the accumulators.
-__global__ void combine_runs_kernel(
-        UpdatePlan plan,
+/// fn(run) for the runs of centroid c, block after block. A warp reads the
+/// bounds of 32 blocks' runs at once: one after the other, the sums would
+/// wait for them most of the time.
+template <class Fn>
+__device__ void for_each_run(
+        const SegmentPlan& plan,
+        const uint32_t* run_starts,
+        int c,
+        Fn&& fn) {
+    for (int64_t b0 = 0; b0 < plan.blocks; b0 += 32) {
+        const int64_t b = b0 + threadIdx.x % 32;
+        uint32_t first = 0, end = 0;
+        if (b < plan.blocks) {
+            first = run_starts[b * plan.k + c];
+            end = run_starts[b * plan.k + c + 1];
+        }
+        const int count = min(plan.blocks - b0, (int64_t)32);
+        for (int i = 0; i < count; i++) {
+            const uint32_t last = __shfl_sync(0xffffffff, end, i);
+            for (uint32_t r = __shfl_sync(0xffffffff, first, i); r < last;
+                 r++) {
+                fn(r);
+            }
+        }
+    }
+}
+
+constexpr int combine_threads = 128;
+
+/// Runs of each centroid, in order, onto the accumulators; the first warp
+/// adds up what is not a vector. Where items are rows, each has one
+/// centroid, of which it is a member.
+__global__ void __launch_bounds__(combine_threads + 32) combine_runs_kernel(
+        SegmentPlan plan,
+        bool rows,
         const uint32_t* __restrict__ starts,
         const uint32_t* __restrict__ run_starts,
         const float* __restrict__ partial,
         const RunScalars* __restrict__ scalars,
         DeviceStatistics out) {
     const int c = blockIdx.x;
-    const int64_t blocks = plan.blocks();
-    for (int j = threadIdx.x; j < plan.d; j += blockDim.x) {
-        double sum = out.sums[(int64_t)c * plan.d + j];
-        for (int64_t b = 0; b < blocks; b++) {
-            const int64_t s = b * plan.k + c;
-            for (uint32_t r = run_starts[s]; r < run_starts[s + 1]; r++) {
-                sum += partial[(int64_t)r * plan.d + j];
+    const int d = plan.d;
+    if (threadIdx.x >= 32) {
+        // whole warps go through the loop: they share the bounds
+        for (int j0 = 0; j0 < d; j0 += combine_threads) {
+            const int j = j0 + threadIdx.x - 32;
+            double* to = out.sums + (int64_t)c * d + j;
+            double sum = j < d ? *to : 0;
+            for_each_run(plan, run_starts, c, [&](uint32_t r) {
+                sum += j < d ? partial[(int64_t)r * d + j] : 0;
+            });
+            if (j < d) {
+                *to = sum;
             }
         }
-        out.sums[(int64_t)c * plan.d + j] = sum;
+        return;
     }
-    if (threadIdx.x == 0) {
-        double count = out.counts[c], energy = out.energy[c];
-        double product = out.products[c];
-        int64_t members = out.members[c];
-        for (int64_t b = 0; b < blocks; b++) {
+    double count = out.counts[c], energy = out.energy[c];
+    double product = rows ? out.products[c] : 0;
+    for_each_run(plan, run_starts, c, [&](uint32_t r) {
+        const RunScalars run = scalars[r];
+        count += run.count;
+        energy += run.energy;
+        product += run.product;
+    });
+    int64_t members = 0;
+    if (rows) {
+        for (int64_t b = threadIdx.x; b < plan.blocks; b += 32) {
             const int64_t s = b * plan.k + c;
-            for (uint32_t r = run_starts[s]; r < run_starts[s + 1]; r++) {
-                count += scalars[r].count;
-                energy += scalars[r].energy;
-                product += scalars[r].product;
-            }
             members += starts[s + 1] - starts[s];
         }
+        members = warp_sum(members);
+    }
+    if (threadIdx.x == 0) {
         out.counts[c] = count;
         out.energy[c] = energy;
-        out.products[c] = product;
-        out.members[c] = members;
+        if (rows) {
+            out.products[c] = product;
+            out.members[c] += members;
+        }
     }
 }
 
@@ -279,10 +358,94 @@ unsigned blocks_for(int64_t items) {
     return (items + threads - 1) / threads;
 }
 
+/// Sort, sum and combine. `keys`: nullptr for those in the layout.
+cudaError_t sum_items(
+        const SegmentPlan& plan,
+        const Layout& l,
+        const uint32_t* keys,
+        const float* x,
+        const Items& items,
+        const float* means,
+        bool l2,
+        int64_t most_warps,
+        const DeviceStatistics& out,
+        cudaStream_t stream) {
+    const int64_t segments = plan.segments();
+    number_items_kernel<<<blocks_for(plan.items), threads, 0, stream>>>(
+            plan.items, l.numbers);
+    size_t temp_bytes = l.temp_bytes;
+    cudaError_t error = cub::DeviceRadixSort::SortPairs(
+            l.temp,
+            temp_bytes,
+            keys ? keys : l.keys,
+            l.sorted_keys,
+            l.numbers,
+            l.sorted_numbers,
+            plan.items,
+            0,
+            key_bits(plan),
+            stream);
+    if (error != cudaSuccess) {
+        return error;
+    }
+    find_starts_kernel<<<blocks_for(plan.items + 1), threads, 0, stream>>>(
+            plan.items, segments, l.sorted_keys, l.starts);
+    count_runs_kernel<<<blocks_for(segments + 1), threads, 0, stream>>>(
+            segments, l.starts, l.run_counts);
+    temp_bytes = l.temp_bytes;
+    error = cub::DeviceScan::ExclusiveSum(
+            l.temp,
+            temp_bytes,
+            l.run_counts,
+            l.run_starts,
+            segments + 1,
+            stream);
+    if (error != cudaSuccess) {
+        return error;
+    }
+    const bool rows = !items.entries;
+    const bool aligned = plan.d % 4 == 0 &&
+            (reinterpret_cast<uintptr_t>(x) |
+             reinterpret_cast<uintptr_t>(means)) %
+                            16 ==
+                    0;
+    const auto sum_runs = rows
+            ? (aligned ? sum_runs_kernel<true, false>
+                       : sum_runs_kernel<false, false>)
+            : (aligned ? sum_runs_kernel<true, true>
+                       : sum_runs_kernel<false, true>);
+    sum_runs<<<
+            blocks_for(std::min(plan.runs(), most_warps) * 32),
+            threads,
+            0,
+            stream>>>(
+            plan,
+            x,
+            items,
+            means,
+            l2,
+            l.sorted_numbers,
+            l.starts,
+            l.run_starts,
+            l.partial,
+            l.scalars);
+    combine_runs_kernel<<<plan.k, combine_threads + 32, 0, stream>>>(
+            plan, rows, l.starts, l.run_starts, l.partial, l.scalars, out);
+    return cudaGetLastError();
+}
+
+SegmentPlan segment_plan(const UpdatePlan& plan) {
+    return {plan.n, plan.blocks(), plan.k, plan.d};
+}
+
 } // namespace
 
 size_t UpdatePlan::scratch_bytes() const {
-    return lay_out(*this, nullptr).bytes;
+    return lay_out(segment_plan(*this), true, nullptr).bytes;
+}
+
+size_t SegmentPlan::scratch_bytes() const {
+    return lay_out(*this, false, nullptr).bytes;
 }
 
 int64_t update_block_rows(int k) {
@@ -300,61 +463,52 @@ cudaError_t update(
         const DeviceStatistics& out,
         void* scratch,
         cudaStream_t stream) {
-    const Layout l = lay_out(plan, scratch);
-    const int64_t segments = plan.segments();
+    const SegmentPlan segments = segment_plan(plan);
+    const Layout l = lay_out(segments, true, scratch);
     make_keys_kernel<<<blocks_for(plan.n), threads, 0, stream>>>(
-            plan, labels, l.keys, l.rows);
-    size_t temp_bytes = l.temp_bytes;
-    cudaError_t error = cub::DeviceRadixSort::SortPairs(
-            l.temp,
-            temp_bytes,
-            l.keys,
-            l.sorted_keys,
-            l.rows,
-            l.sorted_rows,
-            plan.n,
-            0,
-            key_bits(plan),
-            stream);
-    if (error != cudaSuccess) {
-        return error;
-    }
-    find_starts_kernel<<<blocks_for(plan.n + 1), threads, 0, stream>>>(
-            plan.n, segments, l.sorted_keys, l.starts);
-    count_runs_kernel<<<blocks_for(segments + 1), threads, 0, stream>>>(
-            segments, l.starts, l.run_counts);
-    temp_bytes = l.temp_bytes;
-    error = cub::DeviceScan::ExclusiveSum(
-            l.temp,
-            temp_bytes,
-            l.run_counts,
-            l.run_starts,
-            segments + 1,
-            stream);
-    if (error != cudaSuccess) {
-        return error;
-    }
-    const bool aligned = plan.d % 4 == 0 &&
-            (reinterpret_cast<uintptr_t>(x) |
-             reinterpret_cast<uintptr_t>(means)) %
-                            16 ==
-                    0;
-    const auto sum_runs =
-            aligned ? sum_runs_kernel<true> : sum_runs_kernel<false>;
-    sum_runs<<<blocks_for(plan.runs() * 32), threads, 0, stream>>>(
-            plan,
+            plan, labels, l.keys);
+    Items items;
+    items.weights = weights;
+    return sum_items(
+            segments,
+            l,
+            nullptr,
             x,
-            weights,
+            items,
             means,
             l2,
-            l.sorted_rows,
-            l.starts,
-            l.run_starts,
-            l.partial,
-            l.scalars);
-    combine_runs_kernel<<<plan.k, 128, 0, stream>>>(
-            plan, l.starts, l.run_starts, l.partial, l.scalars, out);
-    return cudaGetLastError();
+            segments.runs(),
+            out,
+            stream);
+}
+
+cudaError_t update_entries(
+        const SegmentPlan& plan,
+        const float* x,
+        const uint32_t* keys,
+        const WeightedRow* entries,
+        int multiprocessors,
+        const DeviceStatistics& out,
+        void* scratch,
+        cudaStream_t stream) {
+    if (plan.items == 0) {
+        return cudaSuccess;
+    }
+    Items items;
+    items.entries = entries;
+    // few warps at a time: entries of one row lie some hundred thousand
+    // apart, and the row should be in the second-level cache still
+    return sum_items(
+            plan,
+            lay_out(plan, false, scratch),
+            keys,
+            x,
+            items,
+            nullptr,
+            true,
+            16 * multiprocessors,
+            out,
+            stream);
 }
 
 } // namespace faiss_flash

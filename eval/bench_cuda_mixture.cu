@@ -1,0 +1,464 @@
+// flash_bench_cuda_mixture: EM passes on a CUDA device, stage by stage.
+//
+// For each shape: k-means and EM iterations, then one EM pass by CUDA events
+// (means and mixture prepared, all statistics on the device), medians after
+// warm-up, and log p(x) compared with double precision.
+
+#include <cuda_runtime.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include <faiss/IndexFlat.h>
+
+#include <faiss_flash/GMMClustering.h>
+#include <faiss_flash/cuda/mixture_pass.cuh>
+#include <faiss_flash/trainer/update.h>
+
+using namespace faiss_flash;
+using nlohmann::json;
+
+namespace {
+
+__device__ uint32_t mix(uint64_t z) {
+    z = (z + 0x9e3779b97f4a7c15ULL) * 0xbf58476d1ce4e5b9ULL;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+    return z >> 32;
+}
+
+/// Standard normal values (Box–Muller on a counter hash).
+__global__ void randn_kernel(float* x, int64_t count, uint64_t seed) {
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        const float u = (mix(seed + 2 * i) + 1.0f) * 0x1p-32f;
+        const float v = mix(seed + 2 * i + 1) * 0x1p-32f;
+        x[i] = sqrtf(-2 * logf(u)) * cospif(2 * v);
+    }
+}
+
+/// Rows of 8-bit integers (the first d of each), repeated as often as needed.
+__global__ void repeat_kernel(
+        float* x,
+        int64_t n,
+        int d,
+        const uint8_t* rows,
+        int64_t n_rows,
+        int row_bytes) {
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n * d;
+         i += (int64_t)gridDim.x * blockDim.x) {
+        const int64_t row = i / d;
+        x[i] = rows[row % n_rows * row_bytes + i % d];
+    }
+}
+
+/// |found − log p(x)| of sampled rows, log p in double precision. One warp a
+/// row.
+__global__ void check_kernel(
+        int64_t n,
+        int64_t stride,
+        int k,
+        int d,
+        const float* x,
+        const float* means,
+        const ComponentTerms* components,
+        const double* found,
+        double* worst) {
+    const int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    const int64_t row = at * stride;
+    if (row >= n) {
+        return;
+    }
+    const int lane = threadIdx.x % 32;
+    double top = -INFINITY, sum = 0;
+    for (int c = lane; c < k; c += 32) {
+        double dist = 0;
+        for (int j = 0; j < d; j++) {
+            const double s = (double)x[row * d + j] - means[(int64_t)c * d + j];
+            dist += s * s;
+        }
+        const double value =
+                components[c].log_scale - components[c].precision * dist;
+        if (value > top) {
+            sum = sum * exp(top - value) + 1;
+            top = value;
+        } else {
+            sum += exp(value - top);
+        }
+    }
+    for (int step = 16; step > 0; step /= 2) {
+        const double other_top = __shfl_xor_sync(0xffffffff, top, step);
+        const double other_sum = __shfl_xor_sync(0xffffffff, sum, step);
+        const double larger = fmax(top, other_top);
+        sum = sum * exp(top - larger) + other_sum * exp(other_top - larger);
+        top = larger;
+    }
+    if (lane == 0) {
+        worst[at] = fabs(found[row] - (top + log(sum)));
+    }
+}
+
+struct Shape {
+    int64_t n;
+    int k, d;
+};
+
+class Timer {
+   public:
+    Timer() {
+        FAISS_FLASH_CUDA_CHECK(cudaEventCreate(&event));
+    }
+    Timer(Timer&& other) : event(other.event) {
+        other.event = nullptr;
+    }
+    ~Timer() {
+        if (event) {
+            cudaEventDestroy(event);
+        }
+    }
+    cudaEvent_t event;
+};
+
+double median(std::vector<double> values) {
+    std::sort(values.begin(), values.end());
+    return values[values.size() / 2];
+}
+
+json run_shape(
+        const Shape& shape,
+        const std::string& data,
+        const std::vector<uint8_t>& sift,
+        int repeats,
+        int hard,
+        int soft,
+        double variance_scale,
+        int capability) {
+    const int64_t n = shape.n;
+    const int k = shape.k, d = shape.d;
+    const Stream own;
+    const cudaStream_t stream = own.get();
+    DeviceArray<float> x((size_t)n * d, stream);
+    if (data == "sift") {
+        DeviceArray<uint8_t> rows(sift.size(), stream);
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+                rows.get(),
+                sift.data(),
+                sift.size(),
+                cudaMemcpyHostToDevice,
+                stream));
+        repeat_kernel<<<2048, 256, 0, stream>>>(
+                x.get(), n, d, rows.get(), sift.size() / 128, 128);
+    } else {
+        randn_kernel<<<2048, 256, 0, stream>>>(x.get(), (int64_t)n * d, 1);
+    }
+    FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+
+    Model model;
+    model.k = k;
+    model.d = d;
+    model.means.resize((size_t)k * d);
+    for (int c = 0; c < k; c++) { // spread over the data
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
+                model.means.data() + (size_t)c * d,
+                x.get() + n / k * c * d,
+                d * sizeof(float),
+                cudaMemcpyDeviceToHost));
+    }
+
+    DeviceInfo device = device_info();
+    device.capability = std::min(device.capability, capability);
+    DeviceCentroids means(k, d, choose_shift(model), stream);
+    DeviceRows rows(n, d, stream);
+    rows.prepare(
+            n, {x.get(), VectorType::float32}, means.shift(), stream);
+    MixturePass pass(n, n, k, d, device.free_bytes / 4, stream);
+    Statistics stats;
+    stats.reset(k, d);
+
+    // hard passes: a mixture so narrow that every row has one component
+    TrainingPlan plan;
+    auto soft_pass = [&] {
+        means.set(model, stream);
+        pass.begin(model, stream);
+        pass.add(0, rows, x.get(), nullptr, means, device, stream);
+    };
+    auto iterate = [&] {
+        soft_pass();
+        stats.reset(k, d);
+        pass.fetch(stats, stream);
+        update_mixture(plan, stats, 0, 1e-30, model);
+    };
+    model.weights.assign(k, 1.0f / k);
+    const double narrow = data == "sift" ? 1 : 1e-3;
+    for (int i = 0; i < hard; i++) {
+        model.variances.assign(k, narrow);
+        model.weights.assign(k, 1.0f / k);
+        iterate();
+    }
+    if (hard == 0) {
+        model.variances.assign(k, narrow);
+    }
+    if (hard > 0) {
+        stats.log_likelihood = 0;
+        mixture_from_clusters(stats, model);
+    }
+    for (float& v : model.variances) {
+        v *= variance_scale;
+    }
+    std::vector<double> likelihoods;
+    for (int i = 0; i < soft; i++) {
+        iterate();
+        likelihoods.push_back(stats.log_likelihood / n);
+        fprintf(stderr,
+                "  pass %d: log p %.6f, entries %.2f, dense %.4f\n",
+                i,
+                stats.log_likelihood / n,
+                (double)stats.entries / n,
+                (double)pass.dense_rows() / n);
+    }
+
+    std::vector<double> pass_ms, accumulate_ms;
+    std::map<std::string, std::vector<double>> stages;
+    std::vector<std::pair<std::string, Timer>> marks;
+    for (int i = -3; i < repeats; i++) {
+        Timer start, stop;
+        const auto wall = std::chrono::steady_clock::now();
+        FAISS_FLASH_CUDA_CHECK(cudaEventRecord(start.event, stream));
+        soft_pass();
+        FAISS_FLASH_CUDA_CHECK(cudaEventRecord(stop.event, stream));
+        stats.reset(k, d);
+        pass.fetch(stats, stream);
+        const double seconds = std::chrono::duration<double>(
+                                       std::chrono::steady_clock::now() - wall)
+                                       .count();
+        float ms;
+        FAISS_FLASH_CUDA_CHECK(
+                cudaEventElapsedTime(&ms, start.event, stop.event));
+        if (i >= 0) {
+            pass_ms.push_back(ms);
+            accumulate_ms.push_back(seconds * 1e3);
+        }
+    }
+    for (int i = -1; i < repeats; i++) {
+        marks.clear();
+        auto mark = [&](const char* name) {
+            marks.emplace_back(name, Timer());
+            FAISS_FLASH_CUDA_CHECK(
+                    cudaEventRecord(marks.back().second.event, stream));
+        };
+        mark("start");
+        pass.on_stage = mark;
+        soft_pass();
+        pass.on_stage = nullptr;
+        FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+        std::map<std::string, double> sums;
+        for (size_t m = 1; m < marks.size(); m++) {
+            float ms;
+            FAISS_FLASH_CUDA_CHECK(cudaEventElapsedTime(
+                    &ms, marks[m - 1].second.event, marks[m].second.event));
+            sums[marks[m].first] += ms;
+        }
+        for (const auto& s : sums) {
+            if (i >= 0) {
+                stages[s.first].push_back(s.second);
+            }
+        }
+    }
+
+    // log densities of the last part, against double precision
+    DeviceMixture mixture(k, stream);
+    mixture.set(model, stream);
+    const int64_t last = (n - 1) % (1 << 20) + 1;
+    const int64_t first = n - last;
+    const int64_t checked = std::min<int64_t>(last, 20000);
+    const int64_t stride = last / checked;
+    const int64_t count = (last + stride - 1) / stride;
+    DeviceArray<double> errors(count, stream);
+    check_kernel<<<(count * 32 + 255) / 256, 256, 0, stream>>>(
+            last,
+            stride,
+            k,
+            d,
+            x.get() + first * d,
+            means.means(),
+            mixture.components(),
+            pass.log_density(),
+            errors.get());
+    std::vector<double> host(count);
+    FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+            host.data(),
+            errors.get(),
+            count * sizeof(double),
+            cudaMemcpyDeviceToHost,
+            stream));
+    FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+    const double worst = *std::max_element(host.begin(), host.end());
+
+    json row = {
+            {"data", data},
+            {"n", n},
+            {"k", k},
+            {"d", d},
+            {"variance_scale", variance_scale},
+            {"hard_passes", hard},
+            {"soft_passes", soft},
+            {"pass_ms", median(pass_ms)},
+            {"accumulate_ms", median(accumulate_ms)},
+            {"entries_per_vector", (double)stats.entries / n},
+            {"dense_rows", (double)pass.dense_rows() / n},
+            {"dropped_mass", stats.dropped_mass},
+            {"log_likelihood", stats.log_likelihood / n},
+            {"log_density_checked", count},
+            {"log_density_error", worst}};
+    fprintf(stderr,
+            "%-5s %9lld %6d %4d x%g | EM pass %8.3f ms (with copies %8.3f) | "
+            "entries %.2f, dense %.3f %% | log p error %.2e | dropped %.1e |",
+            data.c_str(),
+            (long long)n,
+            k,
+            d,
+            variance_scale,
+            median(pass_ms),
+            median(accumulate_ms),
+            (double)stats.entries / n,
+            100.0 * pass.dense_rows() / n,
+            worst,
+            stats.dropped_mass);
+    for (const auto& s : stages) {
+        row["stages_ms"][s.first] = median(s.second);
+        fprintf(stderr, " %s %.3f", s.first.c_str(), median(s.second));
+    }
+    fprintf(stderr, "\n");
+    return row;
+}
+
+/// GMMClustering::train from ordinary host memory, context created.
+json run_training(const std::vector<uint8_t>& sift, int64_t n, int k) {
+    const int d = 128;
+    std::vector<float> x((size_t)n * d);
+    for (int64_t i = 0; i < n * d; i++) {
+        x[i] = sift[i % (sift.size() / d * d)];
+    }
+    std::vector<double> seconds;
+    double likelihood = 0;
+    size_t passes = 0;
+    for (int run = 0; run < 3; run++) {
+        GMMClustering clustering(d, k);
+        clustering.engine = "cuda";
+        clustering.max_points_per_centroid = (n + k - 1) / k;
+        clustering.gmm.em_tolerance = -1; // all passes
+        faiss::IndexFlatL2 index(d);
+        const auto start = std::chrono::steady_clock::now();
+        clustering.train(n, x.data(), index);
+        seconds.push_back(std::chrono::duration<double>(
+                                  std::chrono::steady_clock::now() - start)
+                                  .count());
+        likelihood = clustering.em_stats.back().log_likelihood;
+        passes = clustering.em_stats.size();
+    }
+    fprintf(stderr,
+            "train %lld x %d, K = %d, 10 + %zd passes: %.3f s\n",
+            (long long)n,
+            d,
+            k,
+            passes,
+            seconds.back());
+    return {{"training", true},
+            {"n", n},
+            {"k", k},
+            {"d", d},
+            {"soft_passes", passes},
+            {"seconds", seconds.back()},
+            {"log_likelihood", likelihood}};
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    std::string json_path, sift_path;
+    bool training = false;
+    int repeats = 11, hard = 10, soft = 5, capability = 1000;
+    double wide = 0;
+    std::vector<std::string> shapes = {
+            "1000000,1024,128", "1000000,4096,128", "10000000,1024,96"};
+    CLI::App app{"Stages of an EM pass on the current CUDA device"};
+    app.add_option("--json", json_path, "also write the rows to this file");
+    app.add_option("--sift", sift_path, "raw 8-bit rows of 128 (real data)");
+    app.add_option("--shape", shapes, "n,k,d (may be repeated)");
+    app.add_option("--repeats", repeats, "timed runs, the median is kept");
+    app.add_option("--hard", hard, "k-means iterations before EM");
+    app.add_option("--soft", soft, "EM iterations before timing");
+    app.add_option(
+            "--wide",
+            wide,
+            "also time randn with variances this many times too wide");
+    app.add_option(
+            "--capability",
+            capability,
+            "run the kernels of at most this compute capability (80, 90)");
+    app.add_flag(
+            "--training",
+            training,
+            "also time a whole training from host memory");
+    CLI11_PARSE(app, argc, argv);
+
+    try {
+        std::vector<uint8_t> sift;
+        if (!sift_path.empty()) {
+            std::ifstream in(sift_path, std::ios::binary);
+            sift.assign(std::istreambuf_iterator<char>(in), {});
+            FAISS_THROW_IF_NOT_FMT(
+                    sift.size() >= 128, "cannot read %s", sift_path.c_str());
+        }
+        json rows = json::array();
+        for (const std::string& text : shapes) {
+            long long n;
+            int k, d;
+            FAISS_THROW_IF_NOT_FMT(
+                    sscanf(text.c_str(), "%lld,%d,%d", &n, &k, &d) == 3,
+                    "--shape %s is not n,k,d",
+                    text.c_str());
+            auto run = [&](const char* data, double scale, int soft_passes) {
+                rows.push_back(run_shape(
+                        {n, k, d},
+                        data,
+                        sift,
+                        repeats,
+                        hard,
+                        soft_passes,
+                        scale,
+                        capability));
+            };
+            if (!sift.empty() && d <= 128) {
+                run("sift", 1, soft);
+            }
+            run("randn", 1, soft);
+            if (wide > 0) {
+                run("randn", wide, 0);
+            }
+        }
+        if (training && !sift.empty()) {
+            rows.push_back(run_training(sift, 1000000, 1024));
+        }
+        if (!json_path.empty()) {
+            cudaDeviceProp properties;
+            FAISS_FLASH_CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
+            std::ofstream(json_path) << json{{"device", properties.name},
+                                             {"cuda", CUDART_VERSION},
+                                             {"rows", rows}}
+                                                .dump(1)
+                                     << "\n";
+        }
+    } catch (const std::exception& e) {
+        fprintf(stderr, "flash_bench_cuda_mixture: %s\n", e.what());
+        return 2;
+    }
+    return 0;
+}

@@ -1,0 +1,364 @@
+#include <faiss_flash/cuda/mixture_dense.cuh>
+#include <faiss_flash/cuda/warp.cuh>
+
+namespace faiss_flash {
+
+namespace {
+
+constexpr int threads = 256;
+constexpr int tile = 64; ///< rows, components or columns of a thread block
+constexpr int depth = 16;
+
+unsigned blocks_for(int64_t items, int per_block) {
+    return (items + per_block - 1) / per_block;
+}
+
+/// 64 × 64 squared distances a block, 4 × 4 a thread.
+__global__ void __launch_bounds__(threads) dense_distances_kernel(
+        const MixtureRowsInput in,
+        int64_t rows,
+        const uint32_t* __restrict__ numbers,
+        float* __restrict__ dist) {
+    __shared__ float x[depth][tile + 4], c[depth][tile + 4];
+    const int64_t row0 = (int64_t)blockIdx.y * tile;
+    const int component0 = blockIdx.x * tile;
+    const int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
+    float sum[4][4] = {};
+    for (int j0 = 0; j0 < in.d; j0 += depth) {
+        // thread: one column of 4 vectors of each
+        const int column = threadIdx.x % depth;
+#pragma unroll
+        for (int i = threadIdx.x / depth; i < tile; i += threads / depth) {
+            const bool there = j0 + column < in.d;
+            const bool real_row = there && row0 + i < rows;
+            const bool real_component = there && component0 + i < in.k;
+            x[column][i] = real_row
+                    ? in.x[(int64_t)numbers[row0 + i] * in.d + j0 + column]
+                    : 0;
+            c[column][i] = real_component
+                    ? in.means[(int64_t)(component0 + i) * in.d + j0 + column]
+                    : 0;
+        }
+        __syncthreads(); // the slice is there
+        float part[4][4] = {};
+#pragma unroll
+        for (int j = 0; j < depth; j++) {
+            const float4 a = *reinterpret_cast<const float4*>(&x[j][4 * ty]);
+            const float4 b = *reinterpret_cast<const float4*>(&c[j][4 * tx]);
+            const float av[4] = {a.x, a.y, a.z, a.w};
+            const float bv[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+            for (int r = 0; r < 4; r++) {
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    const float step = av[r] - bv[e];
+                    part[r][e] = fmaf(step, step, part[r][e]);
+                }
+            }
+        }
+#pragma unroll
+        for (int r = 0; r < 4; r++) {
+#pragma unroll
+            for (int e = 0; e < 4; e++) {
+                sum[r][e] += part[r][e];
+            }
+        }
+        __syncthreads(); // nobody reads the slice any more
+    }
+#pragma unroll
+    for (int r = 0; r < 4; r++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const int64_t row = row0 + 4 * ty + r;
+            const int component = component0 + 4 * tx + e;
+            if (row < rows && component < in.k) {
+                dist[row * in.k + component] = sum[r][e];
+            }
+        }
+    }
+}
+
+constexpr int share_threads = 128;
+
+/// The largest log density among components, and the lowest number that has
+/// it.
+struct Top {
+    double value;
+    int component;
+
+    __device__ void see(double other, int number) {
+        if (other > value || (other == value && number < component)) {
+            value = other;
+            component = number;
+        }
+    }
+};
+
+__device__ Top block_top(Top mine) {
+    __shared__ Top all[share_threads / 32];
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+        const double value = __shfl_xor_sync(0xffffffff, mine.value, step);
+        const int number = __shfl_xor_sync(0xffffffff, mine.component, step);
+        mine.see(value, number);
+    }
+    __syncthreads(); // an earlier call's `all` has been read
+    if (threadIdx.x % 32 == 0) {
+        all[threadIdx.x / 32] = mine;
+    }
+    __syncthreads(); // all warps' tops are there
+    for (int w = 0; w < share_threads / 32; w++) {
+        mine.see(all[w].value, all[w].component);
+    }
+    return mine;
+}
+
+__device__ double block_sum(double mine) {
+    __shared__ double all[share_threads / 32];
+    mine = warp_sum(mine);
+    __syncthreads(); // an earlier call's `all` has been read
+    if (threadIdx.x % 32 == 0) {
+        all[threadIdx.x / 32] = mine;
+    }
+    __syncthreads(); // all warps' sums are there
+    double sum = 0;
+    for (int w = 0; w < share_threads / 32; w++) {
+        sum += all[w];
+    }
+    return sum;
+}
+
+/// One thread block a row.
+__global__ void __launch_bounds__(share_threads) dense_shares_kernel(
+        const MixtureRowsInput in,
+        const uint32_t* __restrict__ numbers,
+        const MixtureRowsOutput out,
+        const float* __restrict__ dist,
+        float* __restrict__ shares) {
+    const int64_t row = numbers[blockIdx.x];
+    dist += (int64_t)blockIdx.x * in.k;
+    shares += (int64_t)blockIdx.x * in.k;
+    Top top = {-INFINITY, 0x7fffffff};
+    for (int c = threadIdx.x; c < in.k; c += share_threads) {
+        const ComponentTerms terms = in.components[c];
+        top.see(terms.log_scale - terms.precision * dist[c], c);
+    }
+    top = block_top(top);
+    const bool far = isinf(top.value);
+    if (far) {
+        // distances beyond single precision: then one component has all
+        top = {-INFINITY, 0x7fffffff};
+        for (int c = threadIdx.x; c < in.k; c += share_threads) {
+            const float* mean = in.means + (int64_t)c * in.d;
+            double sum = 0;
+            for (int j = 0; j < in.d; j++) {
+                const double step = (double)in.x[row * in.d + j] - mean[j];
+                sum += step * step;
+            }
+            const ComponentTerms terms = in.components[c];
+            top.see(terms.log_scale - terms.precision * sum, c);
+        }
+        top = block_top(top);
+    }
+    auto density = [&](int c) -> float {
+        if (far) {
+            return c == top.component ? 1 : 0;
+        }
+        const ComponentTerms terms = in.components[c];
+        return expf(float(
+                terms.log_scale - terms.precision * dist[c] - top.value));
+    };
+    double mine = 0;
+    for (int c = threadIdx.x; c < in.k; c += share_threads) {
+        mine += density(c);
+    }
+    const double sum = block_sum(mine);
+    const float weight = in.weights ? in.weights[row] : 1;
+    double dropped = 0, kept = 0;
+    for (int c = threadIdx.x; c < in.k; c += share_threads) {
+        float r = density(c) / sum;
+        if (r * in.k < in.most_drop) {
+            dropped += r;
+            r = 0;
+        }
+        kept += r > 0;
+        shares[c] = r * weight;
+    }
+    dropped = block_sum(dropped);
+    kept = block_sum(kept);
+    if (threadIdx.x == 0) {
+        out.log_density[row] = top.value + log(sum);
+        out.best[row] = top.component;
+        if (out.members) {
+            atomicAdd(out.members + top.component, 1ull);
+        }
+        atomicAdd(&out.totals->entries, (unsigned long long)kept);
+        atomicMax(
+                reinterpret_cast<int*>(&out.totals->dropped),
+                __float_as_int(float(dropped)));
+    }
+}
+
+/// 64 components × 64 columns of Σ shares·x over one piece.
+__global__ void __launch_bounds__(threads) dense_sums_kernel(
+        const MixtureRowsInput in,
+        const uint32_t* __restrict__ numbers,
+        const DenseScratch scratch) {
+    __shared__ float s[depth][tile], x[depth][tile];
+    const DensePiece piece = scratch.pieces[blockIdx.z];
+    const int component0 = blockIdx.x * tile, column0 = blockIdx.y * tile;
+    const int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
+    const int at = threadIdx.x % tile;
+    double total[4][4] = {};
+    for (int i0 = 0; i0 < (int)piece.count; i0 += run_rows) {
+        const int end = min(i0 + run_rows, (int)piece.count);
+        float sum[4][4] = {};
+        for (int i = i0; i < end; i += depth) {
+#pragma unroll
+            for (int r = threadIdx.x / tile; r < depth;
+                 r += threads / tile) {
+                const bool there = i + r < end;
+                const int64_t row = piece.first + i + r;
+                s[r][at] = there && component0 + at < in.k
+                        ? scratch.shares[row * in.k + component0 + at]
+                        : 0;
+                x[r][at] = there && column0 + at < in.d
+                        ? in.x[(int64_t)numbers[row] * in.d + column0 + at]
+                        : 0;
+            }
+            __syncthreads(); // the slice is there
+#pragma unroll
+            for (int r = 0; r < depth; r++) {
+                const float4 a =
+                        *reinterpret_cast<const float4*>(&s[r][4 * ty]);
+                const float4 b =
+                        *reinterpret_cast<const float4*>(&x[r][4 * tx]);
+                const float av[4] = {a.x, a.y, a.z, a.w};
+                const float bv[4] = {b.x, b.y, b.z, b.w};
+#pragma unroll
+                for (int p = 0; p < 4; p++) {
+#pragma unroll
+                    for (int q = 0; q < 4; q++) {
+                        sum[p][q] = fmaf(av[p], bv[q], sum[p][q]);
+                    }
+                }
+            }
+            __syncthreads(); // nobody reads the slice any more
+        }
+#pragma unroll
+        for (int p = 0; p < 4; p++) {
+#pragma unroll
+            for (int q = 0; q < 4; q++) {
+                total[p][q] += sum[p][q];
+            }
+        }
+    }
+    double* partial = scratch.partial + (int64_t)blockIdx.z * in.k * in.d;
+#pragma unroll
+    for (int p = 0; p < 4; p++) {
+#pragma unroll
+        for (int q = 0; q < 4; q++) {
+            const int component = component0 + 4 * ty + p;
+            const int column = column0 + 4 * tx + q;
+            if (component < in.k && column < in.d) {
+                partial[(int64_t)component * in.d + column] = total[p][q];
+            }
+        }
+    }
+}
+
+/// Σ shares and Σ shares·dist of a piece; one thread a component.
+__global__ void dense_scalars_kernel(
+        const MixtureRowsInput in,
+        const DenseScratch scratch) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= in.k) {
+        return;
+    }
+    const DensePiece piece = scratch.pieces[blockIdx.y];
+    double count = 0, energy = 0;
+#pragma unroll 8
+    for (uint32_t i = 0; i < piece.count; i++) {
+        const int64_t at = (int64_t)(piece.first + i) * in.k + c;
+        const double share = scratch.shares[at];
+        count += share;
+        energy += share > 0 ? share * fminf(scratch.dist[at], 3.4e38f) : 0;
+    }
+    double* scalars = scratch.scalars + (int64_t)blockIdx.y * 2 * in.k;
+    scalars[c] = count;
+    scalars[in.k + c] = energy;
+}
+
+/// Pieces in order onto the accumulators.
+__global__ void combine_pieces_kernel(
+        int k,
+        int d,
+        int pieces,
+        const DenseScratch scratch,
+        const DeviceStatistics out) {
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    const int64_t sums = (int64_t)k * d;
+    if (i < sums) {
+        double sum = out.sums[i];
+        for (int p = 0; p < pieces; p++) {
+            sum += scratch.partial[p * sums + i];
+        }
+        out.sums[i] = sum;
+    }
+    if (i < k) {
+        double count = out.counts[i], energy = out.energy[i];
+        for (int p = 0; p < pieces; p++) {
+            count += scratch.scalars[(int64_t)p * 2 * k + i];
+            energy += scratch.scalars[(int64_t)p * 2 * k + k + i];
+        }
+        out.counts[i] = count;
+        out.energy[i] = energy;
+    }
+}
+
+} // namespace
+
+cudaError_t launch_dense_shares(
+        const MixtureRowsInput& in,
+        int64_t rows,
+        const uint32_t* numbers,
+        const MixtureRowsOutput& out,
+        const DenseScratch& scratch,
+        cudaStream_t stream) {
+    const dim3 grid(blocks_for(in.k, tile), blocks_for(rows, tile));
+    dense_distances_kernel<<<grid, threads, 0, stream>>>(
+            in, rows, numbers, scratch.dist);
+    dense_shares_kernel<<<rows, share_threads, 0, stream>>>(
+            in, numbers, out, scratch.dist, scratch.shares);
+    return cudaGetLastError();
+}
+
+cudaError_t launch_dense_sums(
+        const MixtureRowsInput& in,
+        int pieces,
+        const uint32_t* numbers,
+        const DenseScratch& scratch,
+        const DeviceStatistics& out,
+        cudaStream_t stream) {
+    const dim3 grid(blocks_for(in.k, tile), blocks_for(in.d, tile), pieces);
+    dense_sums_kernel<<<grid, threads, 0, stream>>>(in, numbers, scratch);
+    const dim3 columns(blocks_for(in.k, 128), pieces);
+    dense_scalars_kernel<<<columns, 128, 0, stream>>>(in, scratch);
+    return launch_combine_pieces(in, pieces, scratch, out, stream);
+}
+
+cudaError_t launch_combine_pieces(
+        const MixtureRowsInput& in,
+        int pieces,
+        const DenseScratch& scratch,
+        const DeviceStatistics& out,
+        cudaStream_t stream) {
+    combine_pieces_kernel<<<
+            blocks_for((int64_t)in.k * in.d, threads),
+            threads,
+            0,
+            stream>>>(in.k, in.d, pieces, scratch, out);
+    return cudaGetLastError();
+}
+
+} // namespace faiss_flash

@@ -1,0 +1,237 @@
+// Lists to entries: what the scores prove to be worth nothing is left out.
+
+#include <cub/device/device_scan.cuh>
+
+#include <faiss_flash/cuda/mixture_row_lanes.cuh>
+#include <faiss_flash/cuda/mixture_settle.cuh>
+
+namespace faiss_flash {
+
+namespace {
+
+constexpr int threads = 256;
+
+unsigned blocks_for(int64_t items) {
+    return (items + threads - 1) / threads;
+}
+
+__global__ void __launch_bounds__(threads) filter_rows_kernel(
+        int64_t n,
+        int k,
+        int part_capacity,
+        float range,
+        float most_drop,
+        const ListOutput lists,
+        const RowLimit* __restrict__ limits,
+        uint64_t* __restrict__ places,
+        float* __restrict__ cut,
+        float* __restrict__ dropped) {
+    const int64_t thread = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    const int64_t row = thread / row_lanes;
+    const bool real = row < n;
+    const int part = threadIdx.x % row_lanes;
+    const int count = real ? lists.counts[thread] : 0;
+    // overflow counts as more than any list can have
+    const int size = row_sum(count == list_overflow ? 1 << 16 : count);
+    const bool dense = size == 0 || size >= 1 << 16;
+    const int end = dense ? 0 : count;
+    const Listed* listed =
+            lists.listed + row * list_capacity + part * part_capacity;
+    float top = -INFINITY;
+    for (int j = 0; j < end; j++) {
+        top = fmaxf(top, listed[j].score);
+    }
+    top = row_max(top);
+    // the row's maximum is at least this
+    const float lower = real ? top - (limits[row].rise - range) : 0;
+    const float least = lower + logf(most_drop / size);
+    float mass = 0;
+    int kept = 0;
+    for (int j = 0; j < end; j++) {
+        const float score = listed[j].score;
+        if (score < least) {
+            mass += expf(score - lower);
+        } else { // also where something is NaN
+            kept++;
+        }
+    }
+    mass = row_sum(mass);
+    kept = row_sum(kept);
+    if (part == 0 && row <= n) {
+        places[row] = !real ? 0
+                : dense     ? uint64_t(1) << RowPlace::dense_shift
+                            : kept;
+        if (real) {
+            cut[row] = least;
+            dropped[row] = mass + (size < k ? k * expf(-range) : 0);
+        }
+    }
+}
+
+__global__ void sample_places_kernel(
+        int64_t n,
+        int64_t step,
+        int64_t count,
+        const uint64_t* places,
+        uint64_t* at) {
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) {
+        at[i] = places[min(i * step, n)];
+    }
+}
+
+__global__ void dense_rows_kernel(
+        int64_t n,
+        const uint64_t* places,
+        uint32_t* dense_rows) {
+    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) {
+        const uint64_t dense = places[i] >> RowPlace::dense_shift;
+        if (places[i + 1] >> RowPlace::dense_shift > dense) {
+            dense_rows[dense] = i;
+        }
+    }
+}
+
+__global__ void __launch_bounds__(threads) make_entries_kernel(
+        int64_t first,
+        int64_t rows,
+        int part_capacity,
+        const ListOutput lists,
+        const float* __restrict__ cut,
+        const uint64_t* __restrict__ places,
+        uint32_t* __restrict__ entry_rows,
+        uint32_t* __restrict__ keys) {
+    const int64_t i =
+            ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / row_lanes;
+    const int64_t row = first + i;
+    const bool real = i < rows;
+    const int part = threadIdx.x % row_lanes;
+    const int shift = threadIdx.x % 32 / row_lanes * row_lanes;
+    const uint64_t base = places[first] & RowPlace::entries_mask;
+    uint64_t at = 0, end = 0;
+    if (real) {
+        at = (places[row] & RowPlace::entries_mask) - base;
+        end = (places[row + 1] & RowPlace::entries_mask) - base;
+    }
+    // dense rows have no entries
+    const int count =
+            at < end ? lists.counts[row * list_parts + part] : 0;
+    const float least = at < end ? cut[row] : 0;
+    const Listed* listed =
+            lists.listed + row * list_capacity + part * part_capacity;
+    for (int j = 0; __any_sync(0xffffffff, j < count); j++) {
+        Listed c = {0, 0};
+        bool kept = false;
+        if (j < count) {
+            c = listed[j];
+            kept = !(c.score < least);
+        }
+        // the kept ones of the row's threads come one after the other
+        const uint32_t mask = __ballot_sync(0xffffffff, kept) >> shift & 0xff;
+        if (kept) {
+            const uint64_t e = at + __popc(mask & ((1u << part) - 1));
+            entry_rows[e] = row;
+            keys[e] = c.component;
+        }
+        at += __popc(mask);
+    }
+}
+
+} // namespace
+
+size_t row_places_temp_bytes(int64_t n) {
+    size_t bytes = 0;
+    uint64_t* places = nullptr;
+    cub::DeviceScan::ExclusiveSum(nullptr, bytes, places, places, n + 1);
+    return bytes;
+}
+
+cudaError_t launch_filter_rows(
+        int64_t n,
+        int k,
+        int parts,
+        float range,
+        float most_drop,
+        const ListOutput& lists,
+        const RowLimit* limits,
+        uint64_t* places,
+        float* cut,
+        float* dropped,
+        cudaStream_t stream) {
+    filter_rows_kernel<<<
+            blocks_for((n + 1) * row_lanes),
+            threads,
+            0,
+            stream>>>(
+            n,
+            k,
+            list_capacity / parts,
+            range,
+            most_drop,
+            lists,
+            limits,
+            places,
+            cut,
+            dropped);
+    return cudaGetLastError();
+}
+
+cudaError_t launch_row_places(
+        int64_t n,
+        uint64_t* places,
+        void* temp,
+        size_t temp_bytes,
+        cudaStream_t stream) {
+    return cub::DeviceScan::ExclusiveSum(
+            temp, temp_bytes, places, places, n + 1, stream);
+}
+
+cudaError_t launch_sample_places(
+        int64_t n,
+        int64_t step,
+        int64_t count,
+        const uint64_t* places,
+        uint64_t* at,
+        cudaStream_t stream) {
+    sample_places_kernel<<<blocks_for(count), threads, 0, stream>>>(
+            n, step, count, places, at);
+    return cudaGetLastError();
+}
+
+cudaError_t launch_dense_rows(
+        int64_t n,
+        const uint64_t* places,
+        uint32_t* dense_rows,
+        cudaStream_t stream) {
+    dense_rows_kernel<<<blocks_for(n), threads, 0, stream>>>(
+            n, places, dense_rows);
+    return cudaGetLastError();
+}
+
+cudaError_t launch_make_entries(
+        int64_t first,
+        int64_t rows,
+        int parts,
+        const ListOutput& lists,
+        const float* cut,
+        const uint64_t* places,
+        const EntryArrays& arrays,
+        cudaStream_t stream) {
+    make_entries_kernel<<<
+            blocks_for(rows * row_lanes),
+            threads,
+            0,
+            stream>>>(
+            first,
+            rows,
+            list_capacity / parts,
+            lists,
+            cut,
+            places,
+            arrays.rows,
+            arrays.keys);
+    return cudaGetLastError();
+}
+
+} // namespace faiss_flash

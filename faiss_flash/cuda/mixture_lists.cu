@@ -1,0 +1,154 @@
+#include <cmath>
+
+#include <faiss_flash/cuda/assign_launch.h>
+#include <faiss_flash/cuda/mixture_list.h>
+#include <faiss_flash/cuda/mixture_lists.cuh>
+#include <faiss_flash/cuda/tensor_map.h>
+
+namespace faiss_flash {
+
+float mixture_range(int k) {
+    return std::log(4 * k / mixture_drop);
+}
+
+DeviceMixture::DeviceMixture(int k, cudaStream_t stream)
+        : k_(k),
+          components_(k, stream),
+          columns_(k + assign_columns, stream),
+          slack_(k + assign_columns, stream),
+          bounds_(1, stream) {}
+
+void DeviceMixture::set(const Model& model, cudaStream_t stream) {
+    const std::vector<double> scales = log_scales(model);
+    host_.resize(k_);
+    for (int c = 0; c < k_; c++) {
+        host_[c] = {scales[c], 0.5 / model.variances[c]};
+    }
+    FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+            components_.get(),
+            host_.data(),
+            k_ * sizeof(ComponentTerms),
+            cudaMemcpyHostToDevice,
+            stream));
+}
+
+ListTerms DeviceMixture::terms_for(
+        const PreparedRows& rows,
+        const PreparedCentroids& means,
+        float scale,
+        cudaStream_t stream) {
+    FAISS_FLASH_CUDA_CHECK(launch_list_terms(
+            rows, means, components_.get(), true, scale, terms(), stream));
+    return terms();
+}
+
+ListTerms DeviceMixture::terms_for_centroids(
+        const PreparedRows& rows,
+        const PreparedCentroids& means,
+        bool l2,
+        cudaStream_t stream) {
+    FAISS_FLASH_CUDA_CHECK(launch_list_terms(
+            rows, means, nullptr, l2, 1, terms(), stream));
+    return terms();
+}
+
+RowLists::RowLists(int64_t rows, cudaStream_t stream)
+        : listed_(rows * list_capacity, stream),
+          counts_(rows * list_parts, stream),
+          limits_(rows, stream) {}
+
+size_t RowLists::bytes(int64_t rows) {
+    return rows *
+            (list_capacity * sizeof(Listed) + list_parts + sizeof(RowLimit));
+}
+
+ListOutput RowLists::lists() const {
+    return {listed_.get(), counts_.get()};
+}
+
+ListInput RowLists::input(
+        const PreparedRows& rows,
+        const PreparedCentroids& means,
+        const ListTerms& terms) const {
+    ListInput in;
+    in.n = rows.n;
+    in.d_padded = rows.d_padded;
+    in.k = means.k;
+    in.k_padded = means.k_padded;
+    in.rows = rows.halves;
+    in.means = means.halves;
+    in.columns = terms.columns;
+    in.limits = limits_.get();
+    return in;
+}
+
+namespace {
+
+CUtensorMap rows_map(const ListInput& in) {
+    return tensor_map(in.rows, in.n, in.d_padded, assign_sm90_box_rows);
+}
+
+CUtensorMap means_map(const ListInput& in) {
+    return tensor_map(
+            in.means, in.k_padded, in.d_padded, assign_sm90_box_columns);
+}
+
+} // namespace
+
+void RowLists::fill(
+        const PreparedRows& rows,
+        const PreparedCentroids& means,
+        const ListTerms& terms,
+        const DeviceInfo& device,
+        cudaStream_t stream) {
+    const ListInput in = input(rows, means, terms);
+    const bool sm90 = device.capability == 90;
+    parts_ = sm90 ? 4 : 8;
+    if (!sm90) {
+        FAISS_FLASH_CUDA_CHECK(launch_list_sm80(in, lists(), stream));
+        return;
+    }
+    const auto launch = in.d_padded <= list_sm90_max_d ? launch_list_sm90
+                                                       : launch_list_sm90_deep;
+    FAISS_FLASH_CUDA_CHECK(launch(
+            rows_map(in),
+            means_map(in),
+            in,
+            lists(),
+            device.multiprocessors,
+            stream));
+}
+
+void RowLists::fill_groups(
+        const PreparedRows& rows,
+        const PreparedCentroids& means,
+        const ListTerms& terms,
+        float* group_best,
+        const DeviceInfo& device,
+        cudaStream_t stream) const {
+    // groups that do not exist stay NaN
+    FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
+            group_best,
+            0xff,
+            rows.n * list_groups_per_row * sizeof(float),
+            stream));
+    ListInput in = input(rows, means, terms);
+    const bool sm90 = device.capability == 90;
+    in.groups = ListGroups::of(in.k_padded / assign_columns, sm90 ? 4 : 8);
+    if (!sm90) {
+        FAISS_FLASH_CUDA_CHECK(launch_groups_sm80(in, {group_best}, stream));
+        return;
+    }
+    const auto launch = in.d_padded <= list_sm90_max_d
+            ? launch_groups_sm90
+            : launch_groups_sm90_deep;
+    FAISS_FLASH_CUDA_CHECK(launch(
+            rows_map(in),
+            means_map(in),
+            in,
+            {group_best},
+            device.multiprocessors,
+            stream));
+}
+
+} // namespace faiss_flash

@@ -1,0 +1,130 @@
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include <faiss_flash/cuda/assigner.cuh>
+#include <faiss_flash/cuda/mixture_dense_products.cuh>
+#include <faiss_flash/cuda/mixture_lists.cuh>
+#include <faiss_flash/cuda/mixture_plan.h>
+#include <faiss_flash/trainer/statistics.h>
+
+namespace faiss_flash {
+
+/** Soft passes over a training set of up to n vectors.
+ *
+ * Per pass: begin(), add() for every chunk in order, fetch(). The sequence
+ * of passes decides the bytes of the results: the best component of each row
+ * is kept from pass to pass and gives the next one its thresholds.
+ */
+class MixturePass {
+   public:
+    /// @param n           vectors of the training set
+    /// @param chunk_rows  largest chunk
+    MixturePass(
+            int64_t n,
+            int64_t chunk_rows,
+            int k,
+            int d,
+            size_t budget,
+            cudaStream_t stream);
+
+    static size_t least_bytes(int64_t n, int64_t chunk_rows, int k, int d);
+
+    void begin(const Model& model, cudaStream_t stream);
+
+    /// Rows [i0, i0 + rows.prepared().n) of the set, with their original
+    /// values; waits for the stream.
+    void add(
+            int64_t i0,
+            DeviceRows& rows,
+            const float* x,
+            const float* weights,
+            const DeviceCentroids& means,
+            const DeviceInfo& device,
+            cudaStream_t stream);
+
+    /// log p(x) of the rows added last, up to the plan's rows; on the device.
+    const double* log_density() const {
+        return log_density_.get();
+    }
+    /// Rows of this pass that had too many components for a list.
+    int64_t dense_rows() const {
+        return dense_count_;
+    }
+    /// For measurements: called with a name when a stage has been enqueued.
+    std::function<void(const char*)> on_stage;
+
+    /// The next pass starts from nearest means again.
+    void forget() {
+        seeded_ = false;
+    }
+
+    /// Into `out`, which has the right shape; waits for the stream.
+    void fetch(Statistics& out, cudaStream_t stream);
+
+   private:
+    /// best components and accumulators
+    static size_t fixed_bytes(int64_t n, int k, int d);
+    void add_rows(
+            const MixtureRowsInput& in,
+            const PreparedRows& rows,
+            const PreparedCentroids& means,
+            const ListTerms& terms,
+            const Shift& shift,
+            uint32_t* best,
+            const DeviceInfo& device,
+            cudaStream_t stream);
+    void add_sparse(
+            const MixtureRowsInput& in,
+            const MixtureRowsOutput& out,
+            const DeviceInfo& device,
+            cudaStream_t stream);
+    void add_dense(
+            const MixtureRowsInput& in,
+            const DenseProducts& products,
+            const MixtureRowsOutput& out,
+            cudaStream_t stream);
+    void add_dense_batch(
+            const MixtureRowsInput& in,
+            const DenseProducts* products,
+            std::vector<DensePiece>& pieces,
+            const MixtureRowsOutput& out,
+            cudaStream_t stream);
+    DenseProducts products(const Shift& shift) const;
+    DeviceStatistics accumulators(bool dense) const;
+    void stage(const char* name) const {
+        if (on_stage) {
+            on_stage(name);
+        }
+    }
+
+    const int64_t n_;
+    const MixturePlan plan_;
+    bool seeded_ = false;
+    int64_t dense_count_ = 0; ///< rows of this pass
+    DeviceMixture mixture_;
+    RowLists lists_;
+    DeviceArray<uint32_t> best_; ///< (n)
+    DeviceArray<uint32_t> unproved_;
+    DeviceArray<uint64_t> places_, sampled_;
+    DeviceArray<uint8_t> temp_; ///< of the scan of places_
+    DeviceArray<double> log_density_, row_partial_;
+    DeviceArray<WeightedRow> entries_;
+    DeviceArray<uint32_t> entry_rows_, keys_;
+    DeviceArray<float> cut_, dropped_;
+    DeviceArray<uint8_t> scratch_; ///< of distances, then of update_entries
+    DeviceArray<uint32_t> dense_rows_, hard_rows_;
+    DeviceArray<float> dense_dist_, dense_shares_;
+    DeviceArray<__half> split_rows_, split_means_;
+    DeviceArray<float> split_norm2_, split_log_density_;
+    DeviceArray<float2> split_columns_;
+    DeviceArray<DensePiece> pieces_;
+    DeviceArray<double> piece_sums_, piece_scalars_;
+    DeviceArray<double> accumulators_; ///< sparse, then dense
+    DeviceArray<unsigned long long> members_;
+    DeviceArray<RowTotals> totals_;
+    PinnedBuffer host_places_, host_hard_rows_;
+};
+
+} // namespace faiss_flash

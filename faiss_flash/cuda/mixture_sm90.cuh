@@ -1,0 +1,171 @@
+#pragma once
+
+// The epilogues of the two Hopper listing kernels.
+
+#include <faiss_flash/cuda/mixture_list.cuh>
+#include <faiss_flash/cuda/sm90.cuh>
+
+namespace faiss_flash {
+namespace sm90 {
+
+constexpr int list_part_capacity = list_capacity / 4;
+
+/// The lists of a thread's two rows of 64, `high` 8 rows below `low`.
+struct ThreadLists {
+    using Output = ListOutput;
+    RowList low, high;
+    int64_t first; ///< of the 64 rows
+
+    __device__ int64_t row() const {
+        return first + row_of_thread();
+    }
+    /// The thread's part of the list of `low`.
+    __device__ Listed* part(const ListOutput& out) const {
+        return out.listed + row() * list_capacity +
+                threadIdx.x % 4 * list_part_capacity;
+    }
+
+    __device__ void start(const ListInput& in, int64_t first_row) {
+        first = first_row;
+        low.start(in, row());
+        high.start(in, row() + 8);
+    }
+
+    /// Scores of 64 × 128 products.
+    __device__ __forceinline__ void add(
+            const ListInput& in,
+            const ListOutput& out,
+            const float (&acc)[64],
+            int tile) {
+        constexpr int capacity = list_part_capacity;
+        const int column0 = tile * assign_columns + 2 * (threadIdx.x % 4);
+        Listed* to = part(out);
+        // loads run ahead: nothing else hides their latency
+        constexpr int ahead = 3;
+        float4 columns[ahead];
+#pragma unroll
+        for (int g = 0; g < ahead; g++) {
+            columns[g] = load_columns(in, column0 + 8 * g);
+        }
+#pragma unroll
+        for (int g = 0; g < 16; g++) {
+            const int column = column0 + 8 * g;
+            const float4 c = columns[g % ahead];
+            if (g + ahead < 16) {
+                columns[g % ahead] =
+                        load_columns(in, column0 + 8 * (g + ahead));
+            }
+            const float v0 = low.score(acc[4 * g], c.x, c.y);
+            const float v1 = low.score(acc[4 * g + 1], c.z, c.w);
+            const float v2 = high.score(acc[4 * g + 2], c.x, c.y);
+            const float v3 = high.score(acc[4 * g + 3], c.z, c.w);
+            if (low.reached(v0) | low.reached(v1) | high.reached(v2) |
+                high.reached(v3)) {
+                low.offer<capacity>(v0, column, to);
+                low.offer<capacity>(v1, column + 1, to);
+                high.offer<capacity>(v2, column, to + 8 * list_capacity);
+                high.offer<capacity>(v3, column + 1, to + 8 * list_capacity);
+            }
+        }
+        low.give_up_beyond(capacity);
+        high.give_up_beyond(capacity);
+    }
+
+    __device__ void finish(const ListInput& in, const ListOutput& out) const {
+        finish(low, row(), in, out);
+        finish(high, row() + 8, in, out);
+    }
+
+   private:
+    /// Two columns' a, h; volatile, so that it stays where it is.
+    __device__ static float4 load_columns(const ListInput& in, int column) {
+        float4 c;
+        asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];"
+                     : "=f"(c.x), "=f"(c.y), "=f"(c.z), "=f"(c.w)
+                     : "l"(in.columns + column));
+        return c;
+    }
+
+    __device__ static void finish(
+            const RowList& list,
+            int64_t row,
+            const ListInput& in,
+            const ListOutput& out) {
+        if (row < in.n) {
+            uint8_t* counts =
+                    out.counts + row * list_parts + threadIdx.x % 4;
+            counts[0] = list.final_count(list_part_capacity);
+            counts[4] = 0;
+        }
+    }
+};
+
+/// Best scores of groups of components, for a thread's two rows of 64. A
+/// group is what one thread sees of some consecutive tiles, or of a part of
+/// one; 8 groups per thread at most.
+struct ThreadGroups {
+    using Output = GroupOutput;
+    float norm2[2], best[2];
+    int slot; ///< that `best` belongs to
+    int64_t first;
+
+    __device__ int64_t row(int high) const {
+        return first + row_of_thread() + 8 * high;
+    }
+
+    __device__ void start(const ListInput& in, int64_t first_row) {
+        first = first_row;
+        slot = 0;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            norm2[i] = row(i) < in.n ? in.limits[row(i)].norm2 : 0;
+            best[i] = -INFINITY;
+        }
+    }
+
+    __device__ __forceinline__ void add(
+            const ListInput& in,
+            const GroupOutput& out,
+            const float (&acc)[64],
+            int tile) {
+        const float2* columns =
+                in.columns + tile * assign_columns + 2 * (threadIdx.x % 4);
+        const int first_slot = in.groups.first_slot(tile);
+#pragma unroll
+        for (int g = 0; g < 16; g++) {
+            const int next = first_slot + in.groups.slot_within(g, 4);
+            if (next != slot) {
+                flush(in, out);
+                slot = next;
+            }
+            const float4 c =
+                    __ldg(reinterpret_cast<const float4*>(columns + 8 * g));
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const float v0 = fmaf(
+                        c.y, fmaf(2, acc[4 * g + 2 * i], -norm2[i]), c.x);
+                const float v1 = fmaf(
+                        c.w, fmaf(2, acc[4 * g + 2 * i + 1], -norm2[i]), c.z);
+                best[i] = fmaxf(best[i], fmaxf(v0, v1));
+            }
+        }
+    }
+
+    __device__ void flush(const ListInput& in, const GroupOutput& out) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            if (row(i) < in.n) {
+                out.best[row(i) * list_groups_per_row + slot * 4 +
+                         threadIdx.x % 4] = best[i];
+            }
+            best[i] = -INFINITY;
+        }
+    }
+
+    __device__ void finish(const ListInput& in, const GroupOutput& out) {
+        flush(in, out);
+    }
+};
+
+} // namespace sm90
+} // namespace faiss_flash

@@ -3,6 +3,8 @@
 
 #include <tests/contract_results.h>
 
+#include <thread>
+
 #include <omp.h>
 
 #include <faiss/utils/Heap.h>
@@ -90,6 +92,33 @@ TEST_CASE("contract: range search agrees in all its modes", "[sanitize]") {
             CHECK(found.ids == expected.ids);
         }
     }
+}
+
+TEST_CASE("contract: searches at the same time", "[sanitize]") {
+    Fixture f(Codec::sq8, faiss::METRIC_L2, AssignmentPolicy::top_m(2));
+    f.add();
+    const idx_t k = 9;
+    const Results expected = search(*f.flash.ivf, f.xq, k);
+    f.flash->parallel_mode = GENERATE(0, 1);
+    f.flash.counters->reset();
+    const int ncaller = 4;
+    std::vector<Results> found(ncaller);
+    std::vector<std::thread> callers;
+    for (int i = 0; i < ncaller; i++) {
+        callers.emplace_back([&, i] {
+            // the teams of several callers would be more than can run
+            omp_set_num_threads(1);
+            found[i] = search(*f.flash.ivf, f.xq, k);
+        });
+    }
+    for (std::thread& caller : callers) {
+        caller.join();
+    }
+    for (const Results& results : found) {
+        CHECK(results.labels == expected.labels);
+        CHECK(results.distances == expected.distances);
+    }
+    CHECK(f.flash.counters->queries == ncaller * nq);
 }
 
 TEST_CASE("contract: a range search for pairs") {

@@ -1,0 +1,41 @@
+#pragma once
+
+// What faiss/gpu/GpuCloner.h has, for indexes whose vectors have copies.
+// Present where FAISS was built with its GPU part.
+
+#include <vector>
+
+#include <faiss/gpu/GpuCloner.h>
+
+namespace faiss_flash {
+
+/** Copy an index to a GPU: FAISS's faiss::gpu::index_cpu_to_gpu, with
+ * IndexIVFFlatFlash, IndexIVFPQFlash and IndexIVFScalarQuantizerFlash (alone
+ * or inside IndexPreTransform and other wrappers that FAISS clones) becoming
+ * a GpuIndexUnique, whose search returns no duplicates. The caller owns the
+ * result. O(entries) on the host to count copies.
+ */
+faiss::Index* index_cpu_to_gpu(
+        faiss::gpu::GpuResourcesProvider* provider,
+        int device,
+        const faiss::Index* index,
+        const faiss::gpu::GpuClonerOptions* options = nullptr);
+
+/** Copy an index to several GPUs: a faiss::IndexReplicas or, with
+ * options.shard, a faiss::IndexShards of such indexes. Shards are by id, all
+ * copies of a vector in one of them (FAISS's shard type 1, the only one
+ * here).
+ */
+faiss::Index* index_cpu_to_gpu_multiple(
+        const std::vector<faiss::gpu::GpuResourcesProvider*>& providers,
+        const std::vector<int>& devices,
+        const faiss::Index* index,
+        const faiss::gpu::GpuMultipleClonerOptions* options = nullptr);
+
+/** The way back: the lists with all copies, policy and mixture. A
+ * MixtureQuantizer comes back as a flat quantizer, its variances and weights
+ * in the index's own fields. Replicas give one of them, shards are merged.
+ */
+faiss::Index* index_gpu_to_cpu(const faiss::Index* index);
+
+} // namespace faiss_flash

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include <faiss/IndexHNSW.h>
+#include <faiss/utils/distances.h>
 
 #include <faiss_flash/visited_set.h>
 
@@ -259,4 +260,82 @@ TEST_CASE("a visited set forgets at every query, however many") {
         wrong += fresh && !visited.insert(3) ? 0 : 1;
     }
     CHECK(wrong == 0);
+}
+
+TEST_CASE("codes so long that they are fetched ahead") {
+    // 4 kilobytes hold 15, 1 and no code
+    const size_t long_d = GENERATE(66, 700, 1100);
+    const size_t n = 200, lists = 3, queries = 5;
+    const idx_t k = 20;
+    const std::vector<float> x = clustered(n, long_d, 3);
+    const std::vector<float> xq = clustered(queries, long_d, 4);
+    auto quantizer = first_rows_quantizer(long_d, lists, x);
+    Flash flash = make_flash(Codec::flat, quantizer.get(), lists);
+    auto stock = make_stock(Codec::flat, quantizer.get(), lists);
+    const bool copies = GENERATE(false, true);
+    if (copies) {
+        flash.options->policy = AssignmentPolicy::top_m(2);
+    } else {
+        flash.options->policy = AssignmentPolicy::nearest();
+    }
+    for (faiss::IndexIVF* index : {flash.ivf.get(), stock.get()}) {
+        index->train(n, x.data());
+        index->add(n, x.data());
+        index->nprobe = 2;
+    }
+    flash.counters->reset();
+    const faiss::IDSelectorRange range(20, 150);
+    for (const faiss::IDSelector* sel :
+         {(const faiss::IDSelector*)nullptr,
+          (const faiss::IDSelector*)&range}) {
+        faiss::SearchParametersIVF params;
+        params.nprobe = 2;
+        params.sel = const_cast<faiss::IDSelector*>(sel);
+        flash.counters->reset();
+        const Results found = search(*flash.ivf, xq, k, &params);
+        SlowSearch slow(*flash.ivf, *stock);
+        for (size_t i = 0; i < queries; i++) {
+            CHECK(SlowSearch::agrees(
+                    slow.run(&xq[i * long_d], 2, sel),
+                    &found.labels[i * k],
+                    &found.distances[i * k],
+                    k));
+        }
+        CHECK(flash.counters->entries == slow.entries);
+        CHECK(flash.counters->distances == slow.distances);
+    }
+    if (!copies) {
+        const Results ours = search(*flash.ivf, xq, k);
+        const Results theirs = search(*stock, xq, k);
+        CHECK(ours.labels == theirs.labels);
+        CHECK(ours.distances == theirs.distances);
+    }
+    // pairs are offsets in the lists, however few codes are scanned at once
+    std::vector<float> dist(queries * k);
+    std::vector<idx_t> keys(queries * 2), pairs(queries * k);
+    std::vector<float> coarse(queries * 2);
+    quantizer->search(queries, xq.data(), 2, coarse.data(), keys.data());
+    flash->search_preassigned(
+            queries,
+            xq.data(),
+            k,
+            keys.data(),
+            coarse.data(),
+            dist.data(),
+            pairs.data(),
+            true);
+    std::vector<float> vector(long_d);
+    for (size_t i = 0; i < queries; i++) {
+        for (idx_t j = 0; j < k; j++) {
+            const idx_t pair = pairs[i * k + j];
+            REQUIRE(pair >= 0);
+            flash->reconstruct_from_offset(
+                    faiss::lo_listno(pair),
+                    faiss::lo_offset(pair),
+                    vector.data());
+            CHECK(about(
+                    dist[i * k + j],
+                    faiss::fvec_L2sqr(&xq[i * long_d], vector.data(), long_d)));
+        }
+    }
 }

@@ -12,6 +12,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
@@ -221,6 +222,7 @@ class Bench {
         row["flash_nprobe"] = flash_at.nprobe;
         row["flash_recall"] = flash_at.recall;
         time_all(row, stock, flash);
+        interpolate(stock, stock_at, flash, flash_at);
     }
 
     ordered_json start_row(
@@ -248,6 +250,58 @@ class Bench {
                         threads,
                         batch);
             }
+        }
+    }
+
+    /// What the ratios of the comparison just made would be if both indexes
+    /// met the recall exactly: also timed with one list less, the logarithm
+    /// of the time being linear in recall.
+    void interpolate(
+            const BuiltIndex& stock,
+            const Operating& stock_at,
+            const BuiltIndex& flash,
+            const Operating& flash_at) {
+        if (stock_at.nprobe == 1 || flash_at.nprobe == 1) {
+            return;
+        }
+        const auto share = [&](const Operating& at) {
+            return (o_.recall - at.recall_before) /
+                    (at.recall - at.recall_before);
+        };
+        const auto between = [](double before, double at, double share) {
+            return std::exp(
+                    (1 - share) * std::log(before) + share * std::log(at));
+        };
+        const size_t first =
+                results_.size() - o_.threads.size() * o_.batches.size();
+        stock.ivf->nprobe = stock_at.nprobe - 1;
+        flash.ivf->nprobe = flash_at.nprobe - 1;
+        ordered_json head;
+        head["comparison"] = "one list less";
+        head["codec"] = results_[first]["codec"];
+        time_all(head, stock, flash);
+        const size_t count = results_.size() - first;
+        for (size_t i = first; i < first + count / 2; i++) {
+            ordered_json& row = results_[i];
+            const ordered_json& before = results_[i + count / 2];
+            const auto cpu_at_recall = [&](const char* key,
+                                           const Operating& at) {
+                return between(
+                        before[key].get<double>(),
+                        row[key].get<double>(),
+                        share(at));
+            };
+            const double cpu_ratio = cpu_at_recall("stock_cpu_us", stock_at) /
+                    cpu_at_recall("flash_cpu_us", flash_at);
+            row["cpu_ratio_at_recall"] = cpu_ratio;
+            // wall-clock times compare only where they were taken together
+            row["qps_ratio_at_recall"] = row["qps_ratio"].get<double>() *
+                    cpu_ratio / row["cpu_ratio"].get<double>();
+            std::printf(
+                    "  at recall %g: ratio %.3f, by CPU time %.3f\n",
+                    o_.recall,
+                    row["qps_ratio_at_recall"].get<double>(),
+                    row["cpu_ratio_at_recall"].get<double>());
         }
     }
 

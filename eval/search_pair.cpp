@@ -81,6 +81,7 @@ PairTimes time_pair(
             options.queries ? std::min(options.queries, task.nq) : task.nq;
     const size_t batch = std::min(options.batch, nq);
     std::vector<Timed> a;
+    a.reserve(stocks.size());
     for (const faiss::IndexIVF* stock : stocks) {
         a.emplace_back(task, *stock, options.k);
     }
@@ -133,7 +134,10 @@ Operating reach_recall(
     const auto reaches = [&](size_t nprobe) {
         const double value = recall_of(task, index, nprobe);
         if (value >= recall) {
-            found = {nprobe, value};
+            found.nprobe = nprobe;
+            found.recall = value;
+        } else {
+            found.recall_before = value; // the last one tried is nprobe − 1
         }
         return value >= recall;
     };

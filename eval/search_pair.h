@@ -53,6 +53,7 @@ PairTimes time_pair(
 struct Operating {
     size_t nprobe = 0; ///< 0: no nprobe reaches the recall
     double recall = 0;
+    double recall_before = 0; ///< at nprobe − 1
 };
 
 /// The smallest nprobe with at least this recall@10, recall taken to rise

@@ -325,8 +325,8 @@ json run_shape(
             {"wrong_labels", fetch(wrong.get(), 1)[0]},
             {"device_bytes", free_before - free_after}};
     fprintf(stderr,
-            "%-5s %9lld %6d %4d | iteration %8.3f ms (first %7.3f) | assign %8.3f (kernel "
-            "%8.3f, %5.0f TFLOP/s) | update %7.3f | prepare %7.3f | rechecked "
+            "%-5s %9lld %6d %4d | iteration %8.3f ms (first %7.3f) | assign "
+            "%8.3f (kernel %8.3f, %5.0f TFLOP/s) | update %7.3f | prepare %7.3f | rechecked "
             "%5.2f %% | wrong %lld of %lld | %.0f MiB\n",
             data.c_str(),
             (long long)n,
@@ -558,7 +558,7 @@ int main(int argc, char** argv) {
             rows.push_back(run_copies());
             rows.push_back(run_training({1000000, 1024, 128}, 25, 0));
             rows.push_back(run_training({8000000, 1024, 128}, 5, 0));
-            rows.push_back(run_training({8000000, 1024, 128}, 5, 1.0));
+            rows.push_back(run_training({8000000, 1024, 128}, 5, 0.25));
         }
         if (!json_path.empty()) {
             cudaDeviceProp properties;

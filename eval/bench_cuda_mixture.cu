@@ -275,7 +275,7 @@ json run_shape(
     // log densities of the last part, against double precision
     DeviceMixture mixture(k, stream);
     mixture.set(model, stream);
-    const int64_t last = (n - 1) % (1 << 20) + 1;
+    const int64_t last = (n - 1) % pass.rows_at_once() + 1;
     const int64_t first = n - last;
     const int64_t checked = std::min<int64_t>(last, 20000);
     const int64_t stride = last / checked;
@@ -353,7 +353,7 @@ json run_training(const std::vector<uint8_t>& sift, int64_t n, int k) {
         GMMClustering clustering(d, k);
         clustering.engine = "cuda";
         clustering.max_points_per_centroid = (n + k - 1) / k;
-        clustering.gmm.em_tolerance = -1; // all passes
+        clustering.gmm.em_tolerance = 0; // all passes
         faiss::IndexFlatL2 index(d);
         const auto start = std::chrono::steady_clock::now();
         clustering.train(n, x.data(), index);

@@ -13,13 +13,18 @@ __global__ void hard_rows_kernel(
         const ListBounds* bounds,
         uint32_t* hard) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < in.n &&
-        places[i + 1] >> RowPlace::dense_shift >
-                places[i] >> RowPlace::dense_shift &&
-        // written so that NaN counts
-        !(dense_products_bound(in.d, norm[i], *bounds) <=
-          dense_products_error)) {
-        atomicAdd(hard + uint32_t(i) / uint32_t(in.block_rows), 1u);
+    const bool dense = i < in.n &&
+            places[i + 1] >> RowPlace::dense_shift >
+                    places[i] >> RowPlace::dense_shift;
+    // written so that NaN counts
+    const bool is_hard = dense &&
+            !(dense_products_bound(in.d, norm[i], *bounds) <=
+              dense_products_error);
+    // a warp's rows are of one block
+    const uint32_t mask = __ballot_sync(0xffffffff, is_hard);
+    if (mask != 0 && threadIdx.x % 32 == 0) {
+        atomicAdd(
+                hard + uint32_t(i) / uint32_t(in.block_rows), __popc(mask));
     }
 }
 

@@ -17,7 +17,7 @@ namespace faiss_flash {
 float mixture_range(int k);
 
 /// Share of a vector that a pass may leave out, at most: a quarter is never
-/// listed, a quarter is left out for its scores and half once
+/// listed, half is left out for its scores and a quarter once
 /// responsibilities are known.
 constexpr double mixture_drop = 0x1p-20;
 static_assert(mixture_drop < 1e-6, "max_dropped_mass of the engines");

@@ -51,7 +51,10 @@ MixturePass::MixturePass(
                   (4 * (plan_.rows / plan_.block_rows + 1) + 1) *
                   sizeof(uint64_t)),
           host_hard_rows_(
-                  (plan_.rows / plan_.block_rows + 1) * sizeof(uint32_t)) {}
+                  (plan_.rows / plan_.block_rows + 1) * sizeof(uint32_t)),
+          host_statistics_(
+                  (2 * ((size_t)k * d + 2 * k) + k) * sizeof(double) +
+                  sizeof(RowTotals)) {}
 
 size_t MixturePass::fixed_bytes(int64_t n, int k, int d) {
     return n * sizeof(uint32_t) +
@@ -117,7 +120,7 @@ void MixturePass::add(
         in.means = means.means();
         in.components = mixture_.components();
         in.range = mixture_range(plan_.k);
-        in.most_drop = mixture_drop / 2;
+        in.most_drop = mixture_drop / 4;
         PreparedRows part = all;
         part.n = in.n;
         part.halves += first * all.d_padded;
@@ -157,7 +160,7 @@ void MixturePass::add_rows(
             in.k,
             lists_.parts(),
             in.range,
-            mixture_drop / 4,
+            mixture_drop / 2,
             lists_.lists(),
             lists_.limits(),
             places_.get(),
@@ -285,9 +288,11 @@ void MixturePass::add_sparse(
 }
 
 void MixturePass::fetch(Statistics& out, cudaStream_t stream) {
-    const size_t k = plan_.k, sums = k * plan_.d;
-    std::vector<double> dense(dense_count_ > 0 ? sums + 2 * k : 0);
-    RowTotals totals;
+    const size_t k = plan_.k, sums = k * plan_.d, all = sums + 2 * k;
+    const bool dense = dense_count_ > 0;
+    double* values = static_cast<double*>(host_statistics_.get());
+    auto* members = reinterpret_cast<unsigned long long*>(values + 2 * all);
+    auto* totals = reinterpret_cast<RowTotals*>(members + k);
     auto copy = [&](auto* to, const auto* from, size_t count) {
         FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
                 to,
@@ -296,31 +301,22 @@ void MixturePass::fetch(Statistics& out, cudaStream_t stream) {
                 cudaMemcpyDeviceToHost,
                 stream));
     };
-    const DeviceStatistics sparse = accumulators(false);
-    copy(out.sums.data(), sparse.sums, sums);
-    copy(out.counts.data(), sparse.counts, k);
-    copy(out.energy.data(), sparse.energy, k);
-    copy(dense.data(), accumulators(true).sums, dense.size());
-    static_assert(sizeof(out.members[0]) == sizeof(unsigned long long));
-    copy(out.members.data(),
-         reinterpret_cast<const int64_t*>(members_.get()),
-         k);
-    copy(&totals, totals_.get(), 1);
+    copy(values, accumulators_.get(), dense ? 2 * all : all);
+    copy(members, members_.get(), k);
+    copy(totals, totals_.get(), 1);
     FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
-    if (dense_count_ > 0) {
-        for (size_t i = 0; i < sums; i++) {
-            out.sums[i] += dense[i];
-        }
-        for (size_t c = 0; c < k; c++) {
-            out.counts[c] += dense[sums + c];
-            out.energy[c] += dense[sums + k + c];
-        }
+    for (size_t i = 0; dense && i < all; i++) {
+        values[i] += values[all + i];
     }
+    std::copy_n(values, sums, out.sums.begin());
+    std::copy_n(values + sums, k, out.counts.begin());
+    std::copy_n(values + sums + k, k, out.energy.begin());
+    std::copy_n(members, k, out.members.begin());
     out.n = n_;
-    out.log_likelihood = totals.log_likelihood;
-    out.total_weight = totals.weight;
-    out.entries = totals.entries;
-    out.dropped_mass = totals.dropped;
+    out.log_likelihood = totals->log_likelihood;
+    out.total_weight = totals->weight;
+    out.entries = totals->entries;
+    out.dropped_mass = totals->dropped;
 }
 
 } // namespace faiss_flash

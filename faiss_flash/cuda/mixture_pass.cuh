@@ -44,7 +44,11 @@ class MixturePass {
             const DeviceInfo& device,
             cudaStream_t stream);
 
-    /// log p(x) of the rows added last, up to the plan's rows; on the device.
+    /// Rows of a chunk that are worked on at once.
+    int64_t rows_at_once() const {
+        return plan_.rows;
+    }
+    /// log p(x) of the last of these; on the device.
     const double* log_density() const {
         return log_density_.get();
     }
@@ -124,7 +128,7 @@ class MixturePass {
     DeviceArray<double> accumulators_; ///< sparse, then dense
     DeviceArray<unsigned long long> members_;
     DeviceArray<RowTotals> totals_;
-    PinnedBuffer host_places_, host_hard_rows_;
+    PinnedBuffer host_places_, host_hard_rows_, host_statistics_;
 };
 
 } // namespace faiss_flash

@@ -11,10 +11,11 @@ MixturePlan smallest_plan(int64_t n, int k, int d) {
     MixturePlan plan;
     plan.k = k;
     plan.d = d;
-    // runs of a component in a block should be long: about 16·k rows, a
-    // power of two that divides the blocks of chunks (update_block_rows)
-    plan.block_rows = 1 << 15;
-    while (plan.block_rows < 16 * (int64_t)k && plan.block_rows < 1 << 17) {
+    // a block's rows should stay in the second-level cache while its entries
+    // are summed, and runs of a component should not be too short; a power
+    // of two that divides the blocks of chunks (update_block_rows)
+    plan.block_rows = 1 << 14;
+    while (plan.block_rows < 8 * (int64_t)k && plan.block_rows < 1 << 17) {
         plan.block_rows *= 2;
     }
     plan.piece_rows = std::clamp<int64_t>(
@@ -58,7 +59,9 @@ MixturePlan plan_mixture(int64_t n, int k, int d, size_t budget) {
             (size_t(1) << 28) / piece_bytes, 1, 32);
     plan.pieces = std::min<int64_t>(
             plan.pieces, (n + plan.piece_rows - 1) / plan.piece_rows);
-    plan.rows = std::min<int64_t>(n, 1 << 20);
+    // a block less than 2²⁰ rows: with a power of two of components one key
+    // bit less
+    plan.rows = std::min<int64_t>(n, (1 << 20) - plan.block_rows);
     for (;;) {
         plan.entries = std::min(
                 std::max(least.entries, 8 * plan.rows),

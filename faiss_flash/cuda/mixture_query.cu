@@ -133,7 +133,7 @@ void ListQuery::add_part(
     float range = 0, most_drop = 0;
     if (answer_.responsibilities) {
         range = mixture_range(model_.k);
-        most_drop = mixture_drop / 4;
+        most_drop = mixture_drop / 2;
         FAISS_FLASH_CUDA_CHECK(launch_row_limits(
                 rows, prepared, terms, labels, range, lists.limits(), stream));
     } else {
@@ -187,7 +187,7 @@ void ListQuery::add_part(
         in.means = means;
         in.components = work.mixture.components();
         in.range = range;
-        in.most_drop = mixture_drop / 2;
+        in.most_drop = mixture_drop / 4;
         MixtureRowsOutput out;
         out.log_density = work.log_density.get();
         out.best = work.best.get();

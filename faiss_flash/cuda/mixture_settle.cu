@@ -11,6 +11,24 @@ unsigned blocks_for(int64_t items) {
     return (items + threads - 1) / threads;
 }
 
+constexpr int row_lanes = 8; ///< threads per row
+
+/// ‖x − μ‖² in double precision: finite data may have distances beyond
+/// single precision.
+__device__ double far_distance(
+        const MixtureRowsInput& in,
+        int64_t row,
+        uint32_t component) {
+    const float* x = in.x + row * in.d;
+    const float* c = in.means + (int64_t)component * in.d;
+    double dist = 0;
+    for (int j = 0; j < in.d; j++) {
+        const double step = (double)x[j] - c[j];
+        dist += step * step;
+    }
+    return dist;
+}
+
 /// Responsibilities of the entries of each row.
 __global__ void __launch_bounds__(threads) share_rows_kernel(
         const MixtureRowsInput in,
@@ -20,7 +38,7 @@ __global__ void __launch_bounds__(threads) share_rows_kernel(
         int64_t count,
         const float* __restrict__ row_dropped,
         const uint64_t* __restrict__ places,
-        float* __restrict__ partial,
+        const float* __restrict__ partial,
         const MixtureRowsOutput out,
         WeightedRow* __restrict__ entries,
         uint32_t* __restrict__ keys) {
@@ -36,68 +54,82 @@ __global__ void __launch_bounds__(threads) share_rows_kernel(
         at = (places[row] & RowPlace::entries_mask) - base;
         end = (places[row + 1] & RowPlace::entries_mask) - base;
     }
-    auto density = [&](uint64_t e) {
-        const ComponentTerms terms = in.components[keys[e]];
-        double dist = partial[e];
-        if (isinf(dist)) {
-            // finite data may have distances beyond single precision
-            const float* x = in.x + row * in.d;
-            const float* c = in.means + (int64_t)keys[e] * in.d;
-            dist = 0;
-            for (int j = 0; j < in.d; j++) {
-                const double step = (double)x[j] - c[j];
-                dist += step * step;
-            }
-        }
-        return terms.log_scale - terms.precision * dist;
-    };
+    // the thread's entries: part, part + row_lanes, …
+    constexpr int most = list_capacity / row_lanes;
+    uint32_t number[most];
+    float dist[most];
+    double value[most];
     double top = -INFINITY;
     uint32_t best = 0xffffffff;
-    auto see = [&](double value, uint32_t number) {
-        if (value > top || (value == top && number < best)) {
-            top = value;
-            best = number;
+    auto see = [&](double other, uint32_t component) {
+        if (other > top || (other == top && component < best)) {
+            top = other;
+            best = component;
         }
     };
-    for (uint64_t e = at + part; e < end; e += row_lanes) {
-        float dist = partial[e];
-        for (int s = 1; s < slices; s++) {
-            dist += partial[s * count + e];
+    const uint64_t mine = at + part;
+#pragma unroll
+    for (int j = 0; j < most; j++) {
+        const uint64_t e = mine + j * row_lanes;
+        if (e >= end) {
+            break;
         }
-        partial[e] = dist;
-        see(density(e), keys[e]);
+        number[j] = keys[e];
+        dist[j] = partial[e];
+        for (int s = 1; s < slices; s++) {
+            dist[j] += partial[s * count + e];
+        }
+        const ComponentTerms terms = in.components[number[j]];
+        const double exact = isinf(dist[j])
+                ? far_distance(in, row, number[j])
+                : dist[j];
+        value[j] = terms.log_scale - terms.precision * exact;
+        see(value[j], number[j]);
     }
 #pragma unroll
     for (int step = row_lanes / 2; step > 0; step /= 2) {
-        const double value = __shfl_xor_sync(0xffffffff, top, step);
-        const uint32_t number = __shfl_xor_sync(0xffffffff, best, step);
-        see(value, number);
+        const double other = __shfl_xor_sync(0xffffffff, top, step);
+        const uint32_t component = __shfl_xor_sync(0xffffffff, best, step);
+        see(other, component);
     }
+    float share[most];
     double sum = 0;
-    for (uint64_t e = at + part; e < end; e += row_lanes) {
-        sum += expf(float(density(e) - top));
+#pragma unroll
+    for (int j = 0; j < most; j++) {
+        if (mine + j * row_lanes >= end) {
+            break;
+        }
+        share[j] = expf(float(value[j] - top));
+        sum += share[j];
     }
-    sum = row_sum(sum);
+    sum = row_sum<row_lanes>(sum);
     // one step of Newton's: a division would be a function call
     const double guess = __frcp_rn(float(sum));
     const double inverse = guess * (2 - sum * guess);
     const float weight = in.weights && at < end ? in.weights[row] : 1;
     const uint32_t block = uint32_t(i) / uint32_t(in.block_rows);
+    const uint32_t blocks =
+            uint32_t(rows + in.block_rows - 1) / uint32_t(in.block_rows);
     const int n = end - at;
     float dropped = 0;
     uint32_t kept = 0;
-    for (uint64_t e = at + part; e < end; e += row_lanes) {
-        float r = expf(float(density(e) - top)) * inverse;
+#pragma unroll
+    for (int j = 0; j < most; j++) {
+        const uint64_t e = mine + j * row_lanes;
+        if (e >= end) {
+            break;
+        }
+        float r = share[j] * inverse;
         if (r * n < in.most_drop) {
             dropped += r;
             r = 0;
         }
         kept += r > 0;
-        const float dist = fminf(partial[e], 3.4e38f);
-        entries[e] = {uint32_t(row), r * weight, dist, 0};
-        keys[e] += block * in.k;
+        entries[e] = {uint32_t(row), r * weight, fminf(dist[j], 3.4e38f), 0};
+        // what was dropped is sorted to the end and not summed
+        keys[e] = r > 0 ? number[j] + block * in.k : blocks * in.k;
     }
-    dropped = row_sum(dropped);
+    dropped = row_sum<row_lanes>(dropped);
     if (at < end && part == 0) {
         dropped += row_dropped[row];
         out.log_density[row] = top + logf(sum);
@@ -109,9 +141,9 @@ __global__ void __launch_bounds__(threads) share_rows_kernel(
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     kept = __reduce_add_sync(0xffffffff, kept);
     // not negative: their bits order like integers
-    const int most = __reduce_max_sync(0xffffffff, __float_as_int(dropped));
+    const int largest_here = __reduce_max_sync(0xffffffff, __float_as_int(dropped));
     if (lane == 0) {
-        all_dropped[warp] = __int_as_float(most);
+        all_dropped[warp] = __int_as_float(largest_here);
         all_kept[warp] = kept;
     }
     __syncthreads(); // every warp's share is there
@@ -165,13 +197,28 @@ __global__ void block_totals_kernel(
     }
 }
 
+/// One warp: the blocks in order.
 __global__ void add_totals_kernel(
         int64_t blocks,
         const double* partial,
         RowTotals* totals) {
-    for (int64_t b = 0; b < blocks; b++) {
-        totals->log_likelihood += partial[2 * b];
-        totals->weight += partial[2 * b + 1];
+    double value = totals->log_likelihood, weight = totals->weight;
+    for (int64_t b0 = 0; b0 < blocks; b0 += 32) {
+        const int64_t b = b0 + threadIdx.x;
+        double2 mine = make_double2(0, 0);
+        if (b < blocks) {
+            mine = reinterpret_cast<const double2*>(partial)[b];
+        }
+        // past the last block there are zeros
+#pragma unroll 8
+        for (int i = 0; i < 32; i++) {
+            value += __shfl_sync(0xffffffff, mine.x, i);
+            weight += __shfl_sync(0xffffffff, mine.y, i);
+        }
+    }
+    if (threadIdx.x == 0) {
+        totals->log_likelihood = value;
+        totals->weight = weight;
     }
 }
 
@@ -219,7 +266,7 @@ cudaError_t launch_row_totals(
     const int64_t blocks = (in.n + in.block_rows - 1) / in.block_rows;
     block_totals_kernel<<<blocks, total_threads, 0, stream>>>(
             in, log_density, partial);
-    add_totals_kernel<<<1, 1, 0, stream>>>(blocks, partial, totals);
+    add_totals_kernel<<<1, 32, 0, stream>>>(blocks, partial, totals);
     return cudaGetLastError();
 }
 

@@ -128,7 +128,8 @@ cudaError_t launch_distances(
  * @param dropped  see launch_filter_rows()
  * @param arrays   receives entries with weight r·w, 0 for what is dropped
  *                 (less than in.most_drop of a row), and as keys: block of
- *                 the row (from `first` on) · k + component
+ *                 the row (from `first` on) · k + component, or blocks · k
+ *                 for what is dropped
  */
 cudaError_t launch_settle_rows(
         const MixtureRowsInput& in,

@@ -20,6 +20,7 @@ struct Layout {
     uint32_t* starts;     ///< (segments + 1) first sorted item
     uint32_t* run_counts; ///< (segments + 1)
     uint32_t* run_starts; ///< (segments + 1)
+    uint32_t* run_segments; ///< (runs)
     float* partial;       ///< (runs, d)
     RunScalars* scalars;  ///< (runs)
     void* temp;
@@ -29,7 +30,8 @@ struct Layout {
 
 int key_bits(const SegmentPlan& plan) {
     int bits = 1;
-    while (bits < 32 && (int64_t(1) << bits) < plan.segments()) {
+    // one key more than segments: of entries that count for nothing
+    while (bits < 32 && (int64_t(1) << bits) <= plan.segments()) {
         bits++;
     }
     return bits;
@@ -52,6 +54,7 @@ Layout lay_out(const SegmentPlan& plan, bool own_keys, void* base) {
     take(l.starts, plan.segments() + 1);
     take(l.run_counts, plan.segments() + 1);
     take(l.run_starts, plan.segments() + 1);
+    take(l.run_segments, plan.runs());
     take(l.partial, plan.runs() * plan.d);
     take(l.scalars, plan.runs());
     size_t sort_bytes = 0, scan_bytes = 0;
@@ -123,19 +126,17 @@ __global__ void count_runs_kernel(
     }
 }
 
-/// The segment that run `run` belongs to: last s with run_starts[s] ≤ run.
-__device__ int64_t
-segment_of_run(const uint32_t* run_starts, int64_t segments, uint32_t run) {
-    int64_t low = 0, high = segments;
-    while (high - low > 1) {
-        const int64_t middle = (low + high) / 2;
-        if (run_starts[middle] <= run) {
-            low = middle;
-        } else {
-            high = middle;
+/// Which segment each run belongs to; one thread a segment.
+__global__ void fill_runs_kernel(
+        int64_t segments,
+        const uint32_t* run_starts,
+        uint32_t* run_segments) {
+    const int64_t s = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    if (s < segments) {
+        for (uint32_t r = run_starts[s]; r < run_starts[s + 1]; r++) {
+            run_segments[r] = s;
         }
     }
-    return low;
 }
 
 constexpr int slice = 128; // columns a warp sums at once, 4 per lane
@@ -193,6 +194,7 @@ __global__ void __launch_bounds__(256, 2) sum_runs_kernel(
         const uint32_t* __restrict__ sorted_numbers,
         const uint32_t* __restrict__ starts,
         const uint32_t* __restrict__ run_starts,
+        const uint32_t* __restrict__ run_segments,
         float* __restrict__ partial,
         RunScalars* __restrict__ scalars) {
     const int lane = threadIdx.x % 32;
@@ -201,8 +203,7 @@ __global__ void __launch_bounds__(256, 2) sum_runs_kernel(
     for (int64_t run = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
          run < runs;
          run += warps) {
-        const int64_t segment =
-                segment_of_run(run_starts, plan.segments(), run);
+        const uint32_t segment = run_segments[run];
         const int64_t within = run - run_starts[segment];
         const int64_t first = starts[segment] + within * run_rows;
         const int rows =
@@ -217,7 +218,7 @@ __global__ void __launch_bounds__(256, 2) sum_runs_kernel(
             float slice_energy = 0, slice_product = 0;
             if (!entries) {
                 columns.load(
-                        means + uint32_t(segment) % uint32_t(plan.k) * (int64_t)d,
+                        means + segment % uint32_t(plan.k) * (int64_t)d,
                         c);
             }
             for (int i0 = 0; i0 < rows; i0 += 32) {
@@ -233,7 +234,7 @@ __global__ void __launch_bounds__(256, 2) sum_runs_kernel(
                     energy += (double)mine.weight * mine.dist;
                 }
                 const int block = min(32, rows - i0);
-#pragma unroll 8
+#pragma unroll(aligned ? 16 : 8)
                 for (int i = 0; i < block; i++) {
                     const int64_t row = __shfl_sync(0xffffffff, mine.row, i);
                     const float w = __shfl_sync(0xffffffff, mine.weight, i);
@@ -403,6 +404,8 @@ cudaError_t sum_items(
     if (error != cudaSuccess) {
         return error;
     }
+    fill_runs_kernel<<<blocks_for(segments), threads, 0, stream>>>(
+            segments, l.run_starts, l.run_segments);
     const bool rows = !items.entries;
     const bool aligned = plan.d % 4 == 0 &&
             (reinterpret_cast<uintptr_t>(x) |
@@ -427,6 +430,7 @@ cudaError_t sum_items(
             l.sorted_numbers,
             l.starts,
             l.run_starts,
+            l.run_segments,
             l.partial,
             l.scalars);
     combine_runs_kernel<<<plan.k, combine_threads + 32, 0, stream>>>(

@@ -97,7 +97,8 @@ cudaError_t update(
  * of r·w·‖x − c‖² over the entries of each (block, centroid). `members` and
  * `products` are left alone.
  *
- * @param keys     (plan.items) block · k + centroid
+ * @param keys     (plan.items) block · k + centroid, or blocks · k for entries
+ *                 that count for nothing
  * @param entries  (plan.items), any order that does not change from run to
  *                 run
  */

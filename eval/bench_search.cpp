@@ -384,7 +384,14 @@ double load_average() {
 ordered_json read_runs(const std::string& path) {
     std::ifstream file(path);
     if (path.empty() || !file) {
+        // better now than after the measuring
+        if (!path.empty() && !std::ofstream(path, std::ios::app)) {
+            throw std::runtime_error("cannot write " + path);
+        }
         return ordered_json::array();
+    }
+    if (file.peek() == std::ifstream::traits_type::eof()) {
+        return ordered_json::array(); // of a run that was broken off
     }
     const ordered_json runs = ordered_json::parse(file, nullptr, false);
     if (!runs.is_array()) {

@@ -83,6 +83,15 @@ void ListQuery::add(
         if (answer_.responsibilities) {
             work_->mixture.set(model_, stream);
         }
+        // rows without a list are fetched with the others
+        const auto clear = [&](auto& array, size_t count) {
+            FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
+                    array.get(), 0, count * sizeof(*array.get()), stream));
+        };
+        clear(work_->totals, 1);
+        clear(work_->log_density, part_rows_);
+        clear(work_->labels, part_rows_ * answer_.m);
+        clear(work_->values, part_rows_ * answer_.m);
     }
     const PreparedRows all = rows.prepared();
     const PreparedCentroids prepared =

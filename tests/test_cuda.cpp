@@ -186,6 +186,7 @@ TEST_CASE("cuda: exact in many dimensions", "[cuda]") {
     if (no_device()) {
         return;
     }
+    check_hard_pass(problem(700, 900, 64)); // more tiles than buffers
     for (const size_t d : {129, 200, 256, 500, 768, 1536}) {
         check_hard_pass(problem(301, 130, d));
         check_hard_pass(problem(97, 300, d, Metric::inner_product));

@@ -140,10 +140,8 @@ __device__ void compute_loop(
                     tile,
                     low,
                     high);
-            __syncwarp(); // every lane has read its alphas
-            if (threadIdx.x % 32 == 0) {
-                ptx::mbarrier_arrive(&shared.tile_empty[ring.slot]);
-            }
+            // every thread: each has read its alphas
+            ptx::mbarrier_arrive(&shared.tile_empty[ring.slot]);
             ring.advance(stages);
         }
         if (leader) {
@@ -178,7 +176,7 @@ __global__ void __launch_bounds__(threads, 1) assign_sm90_kernel(
         }
         for (int i = 0; i < stages; i++) {
             ptx::mbarrier_init(&shared.tile_full[i], 1);
-            ptx::mbarrier_init(&shared.tile_empty[i], 4 * groups);
+            ptx::mbarrier_init(&shared.tile_empty[i], 128 * groups);
         }
         ptx::fence_barrier_init();
     }

@@ -1,6 +1,7 @@
 #pragma once
 
-// The epilogues of the two Hopper listing kernels.
+// The epilogues of the Hopper pipelines that list components, or find the
+// bests of groups of them.
 
 #include <faiss_flash/cuda/mixture_list.cuh>
 #include <faiss_flash/cuda/sm90.cuh>
@@ -10,9 +11,19 @@ namespace sm90 {
 
 constexpr int list_part_capacity = list_capacity / 4;
 
+__host__ __device__ inline PassShape shape_of(const ListInput& in) {
+    return {in.n, in.d_padded, in.k_padded, in.columns};
+}
+
 /// The lists of a thread's two rows of 64, `high` 8 rows below `low`.
 struct ThreadLists {
+    using Input = ListInput;
     using Output = ListOutput;
+    using Columns = float4; ///< a, h of two columns
+    static constexpr bool columns_travel = false; // no room at d = 128
+    __host__ __device__ static PassShape shape(const ListInput& in) {
+        return shape_of(in);
+    }
     RowList low, high;
     int64_t first; ///< of the 64 rows
 
@@ -32,28 +43,28 @@ struct ThreadLists {
     }
 
     /// Scores of 64 × 128 products.
+    template <class Load>
     __device__ __forceinline__ void add(
-            const ListInput& in,
+            const ListInput&,
             const ListOutput& out,
             const float (&acc)[64],
-            int tile) {
+            int tile,
+            Load&& load) {
         constexpr int capacity = list_part_capacity;
         const int column0 = tile * assign_columns + 2 * (threadIdx.x % 4);
         Listed* to = part(out);
-        // loads run ahead: nothing else hides their latency
         constexpr int ahead = 3;
         float4 columns[ahead];
 #pragma unroll
         for (int g = 0; g < ahead; g++) {
-            columns[g] = load_columns(in, column0 + 8 * g);
+            columns[g] = load(g);
         }
 #pragma unroll
         for (int g = 0; g < 16; g++) {
             const int column = column0 + 8 * g;
             const float4 c = columns[g % ahead];
             if (g + ahead < 16) {
-                columns[g % ahead] =
-                        load_columns(in, column0 + 8 * (g + ahead));
+                columns[g % ahead] = load(g + ahead);
             }
             const float v0 = low.score(acc[4 * g], c.x, c.y);
             const float v1 = low.score(acc[4 * g + 1], c.z, c.w);
@@ -77,15 +88,6 @@ struct ThreadLists {
     }
 
    private:
-    /// Two columns' a, h; volatile, so that it stays where it is.
-    __device__ static float4 load_columns(const ListInput& in, int column) {
-        float4 c;
-        asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];"
-                     : "=f"(c.x), "=f"(c.y), "=f"(c.z), "=f"(c.w)
-                     : "l"(in.columns + column));
-        return c;
-    }
-
     __device__ static void finish(
             const RowList& list,
             int64_t row,
@@ -104,7 +106,13 @@ struct ThreadLists {
 /// group is what one thread sees of some consecutive tiles, or of a part of
 /// one; 8 groups per thread at most.
 struct ThreadGroups {
+    using Input = ListInput;
     using Output = GroupOutput;
+    using Columns = float4; ///< a, h of two columns
+    static constexpr bool columns_travel = false; // no room at d = 128
+    __host__ __device__ static PassShape shape(const ListInput& in) {
+        return shape_of(in);
+    }
     float norm2[2], best[2];
     int slot; ///< that `best` belongs to
     int64_t first;
@@ -123,13 +131,13 @@ struct ThreadGroups {
         }
     }
 
+    template <class Load>
     __device__ __forceinline__ void add(
             const ListInput& in,
             const GroupOutput& out,
             const float (&acc)[64],
-            int tile) {
-        const float2* columns =
-                in.columns + tile * assign_columns + 2 * (threadIdx.x % 4);
+            int tile,
+            Load&& load) {
         const int first_slot = in.groups.first_slot(tile);
 #pragma unroll
         for (int g = 0; g < 16; g++) {
@@ -138,8 +146,7 @@ struct ThreadGroups {
                 flush(in, out);
                 slot = next;
             }
-            const float4 c =
-                    __ldg(reinterpret_cast<const float4*>(columns + 8 * g));
+            const float4 c = load(g);
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 const float v0 = fmaf(

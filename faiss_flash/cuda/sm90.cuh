@@ -1,7 +1,6 @@
 #pragma once
 
-// What the two Hopper kernels share: the ring of shared-memory buffers and
-// the epilogue of 64 × 128 products.
+// What the two Hopper pipelines share.
 
 #include <faiss_flash/cuda/assign.cuh>
 #include <faiss_flash/cuda/ptx/tma.cuh>
@@ -39,48 +38,32 @@ __device__ __forceinline__ int warpgroup() {
     return __shfl_sync(0xffffffff, threadIdx.x / 128, 0);
 }
 
-/// Scores of 64 rows into this thread's two rows' running best.
-/// @param alpha_pair  g → alpha of columns 8g and 8g + 1 past the thread's
-///                    first
-template <class AlphaPair>
-__device__ __forceinline__ void reduce_scores(
-        const float (&acc)[64],
-        AlphaPair&& alpha_pair,
-        float beta,
-        uint32_t factor,
-        int tile,
-        Top2& low,
-        Top2& high) {
-    const uint32_t before_low = low.best, before_high = high.best;
-#pragma unroll
-    for (int g = 0; g < 16; g++) {
-        const float2 a = alpha_pair(g);
-        low.add(make_key(fmaf(beta, acc[4 * g], a.x), 2 * g, factor),
-                make_key(fmaf(beta, acc[4 * g + 1], a.y), 2 * g + 1, factor));
-        high.add(
-                make_key(fmaf(beta, acc[4 * g + 2], a.x), 2 * g, factor),
-                make_key(fmaf(beta, acc[4 * g + 3], a.y), 2 * g + 1, factor));
-    }
-    low.tile = low.best != before_low ? tile : low.tile;
-    high.tile = high.best != before_high ? tile : high.tile;
-}
-
 /// The lower of this thread's two rows of 64; the other is 8 further.
 __device__ inline int row_of_thread() {
     return threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
 }
 
-__device__ inline void write_row_of(
-        const Top2& top,
-        int64_t row,
-        const PreparedRows& rows,
-        const PreparedCentroids& centroids,
-        const AssignOutput& out) {
-    const RowBest found = merge_lanes(top);
-    if (threadIdx.x % 4 == 0 && row < rows.n) {
-        write_row(found, row, rows, centroids, out);
-    }
+/// Of two columns, from global memory. The wider ones stay in the order of
+/// the program: nothing but loads that run ahead hides their latency, and all
+/// of them at once would take too many registers.
+__device__ __forceinline__ float2 load_columns(const float2* from) {
+    return __ldg(from);
 }
+__device__ __forceinline__ float4 load_columns(const float4* from) {
+    float4 c;
+    asm volatile("ld.global.nc.v4.f32 {%0, %1, %2, %3}, [%4];"
+                 : "=f"(c.x), "=f"(c.y), "=f"(c.z), "=f"(c.w)
+                 : "l"(from));
+    return c;
+}
+
+/// What a pipeline has to know of its input.
+struct PassShape {
+    int64_t n;           ///< rows
+    int d_padded;        ///< dimensions, a multiple of 8
+    int k_padded;        ///< columns, a multiple of assign_columns
+    const void* columns; ///< (k_padded / 2) of an Epilogue's Columns
+};
 
 } // namespace sm90
 } // namespace faiss_flash

@@ -11,13 +11,22 @@ __device__ inline uint32_t shared_address(const void* p) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(p));
 }
 
-/// Two floats at an 8-byte boundary. The compiler does not see that carved-up
-/// dynamic shared memory is shared memory, and would use generic loads.
-__device__ inline float2 load_shared_float2(uint32_t address) {
-    float2 value;
-    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
-                 : "=f"(value.x), "=f"(value.y)
-                 : "r"(address));
+/// A float2 or float4 in shared memory. The compiler does not see that
+/// carved-up dynamic shared memory is shared memory, and would use generic
+/// loads.
+template <class T>
+__device__ __forceinline__ T load_shared(uint32_t address) {
+    T value;
+    if constexpr (sizeof(T) == 16) {
+        asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+                     : "=f"(value.x), "=f"(value.y), "=f"(value.z),
+                       "=f"(value.w)
+                     : "r"(address));
+    } else {
+        asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+                     : "=f"(value.x), "=f"(value.y)
+                     : "r"(address));
+    }
     return value;
 }
 

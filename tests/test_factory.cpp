@@ -18,6 +18,13 @@ using namespace test;
 
 namespace {
 
+/// The class of what a pointer of any kind points to.
+template <class Pointer>
+const std::type_info& type_of(const Pointer& pointer) {
+    const auto& object = *pointer;
+    return typeid(object);
+}
+
 constexpr int d = 16;
 
 std::unique_ptr<faiss::Index> make(
@@ -79,11 +86,11 @@ void check_refused(
 TEST_CASE("the classes that descriptions give", "[sanitize]") {
     const auto metric = GENERATE(faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT);
     const auto flat = make("IVF32,Flat", metric);
-    CHECK(typeid(*flat) == typeid(IndexIVFFlatFlash));
+    CHECK(type_of(flat) == typeid(IndexIVFFlatFlash));
     CHECK(flat->metric_type == metric);
     check_equal(options_of(*flat), FlashOptions());
     const auto pq = make("IVF32(kmeans,nearest),PQ4x6np", metric);
-    CHECK(typeid(*pq) == typeid(IndexIVFPQFlash));
+    CHECK(type_of(pq) == typeid(IndexIVFPQFlash));
     auto& ivfpq = dynamic_cast<IndexIVFPQFlash&>(*pq);
     CHECK(ivfpq.pq.M == 4);
     CHECK(ivfpq.pq.nbits == 6);
@@ -94,7 +101,7 @@ TEST_CASE("the classes that descriptions give", "[sanitize]") {
     CHECK(ivfpq.policy.rule == AssignmentRule::nearest);
     CHECK(ivfpq.cp.spherical == (metric == faiss::METRIC_INNER_PRODUCT));
     const auto sq = make("IVF32(gmm,air),SQ8", metric);
-    CHECK(typeid(*sq) == typeid(IndexIVFScalarQuantizerFlash));
+    CHECK(type_of(sq) == typeid(IndexIVFScalarQuantizerFlash));
 
     // quantizers of FAISS's, with and without options
     for (const char* text :
@@ -103,7 +110,7 @@ TEST_CASE("the classes that descriptions give", "[sanitize]") {
           "IVF32(HNSW16,Flat),Flat",
           "IVF32(HNSW16,Flat)(soar),Flat"}) {
         const auto index = make(text, metric);
-        CHECK(typeid(*index) == typeid(IndexIVFFlatFlash));
+        CHECK(type_of(index) == typeid(IndexIVFFlatFlash));
         auto& ivf = dynamic_cast<IndexIVFFlatFlash&>(*index);
         CHECK(dynamic_cast<faiss::IndexHNSWFlat*>(ivf.quantizer));
         CHECK(ivf.quantizer_trains_alone == 2);
@@ -113,15 +120,15 @@ TEST_CASE("the classes that descriptions give", "[sanitize]") {
     const auto pre = make("OPQ4_8,IVF32(top=2),PQ4", metric);
     auto* transform = dynamic_cast<faiss::IndexPreTransform*>(pre.get());
     REQUIRE(transform);
-    CHECK(typeid(*transform->index) == typeid(IndexIVFPQFlash));
+    CHECK(type_of(transform->index) == typeid(IndexIVFPQFlash));
     CHECK(transform->index->d == 8);
     const auto refine = make("PCA8,IVF32(top=2),SQ8,Refine(SQfp16)", metric);
     CHECK(dynamic_cast<faiss::IndexRefine*>(refine.get()));
     CHECK(options_of(*refine).policy.max_lists == 2);
     const auto map = make("IDMap,IVF32,Flat", metric);
-    CHECK(typeid(*map) == typeid(faiss::IndexIDMap));
+    CHECK(type_of(map) == typeid(faiss::IndexIDMap));
     options_of(*map);
-    CHECK(typeid(*make("IVF32,Flat,IDMap2", metric)) ==
+    CHECK(type_of(make("IVF32,Flat,IDMap2", metric)) ==
           typeid(faiss::IndexIDMap2));
 
     // any other IVF index: ours around FAISS's if options are given
@@ -145,7 +152,7 @@ TEST_CASE("the classes that descriptions give", "[sanitize]") {
         CHECK(typeid(a) == typeid(b));
     }
     // a metric that our classes do not have
-    CHECK(typeid(*make("IVF32,Flat", faiss::METRIC_L1)) ==
+    CHECK(type_of(make("IVF32,Flat", faiss::METRIC_L1)) ==
           typeid(faiss::IndexIVFFlat));
 }
 

@@ -144,8 +144,9 @@ void MixtureQuantizer::responsibilities(
         return;
     }
     check_finite("MixtureQuantizer", n, d, x);
-    get_engine(engine).responsibilities(
-            model(), n, x, m, labels, responsibilities, log_likelihood);
+    get_engine(engine, (double)n * ntotal * d)
+            .responsibilities(
+                    model(), n, x, m, labels, responsibilities, log_likelihood);
 }
 
 } // namespace faiss_flash

@@ -247,6 +247,9 @@ TEST_CASE("the engine asked for is the one that runs") {
     CHECK(std::string(get_engine("reference").name()) == "reference");
     CHECK(std::string(get_engine("cpu").name()) == "cpu");
     CHECK(get_engine("auto").name() == faiss_flash::engine_names().front());
+    CHECK(&get_engine("auto", 1e12) == &get_engine("auto"));
+    CHECK(&get_engine("auto", 1) == &cpu_engine());
+    CHECK(&get_engine("reference", 1) == &reference_engine());
     for (const std::string& name : faiss_flash::engine_names()) {
         CHECK(get_engine(name).name() == name);
     }
@@ -255,17 +258,22 @@ TEST_CASE("the engine asked for is the one that runs") {
         EnvironmentVariable set("FAISS_FLASH_ENGINE", "reference");
         CHECK(&get_engine("cpu") == &reference_engine());
         CHECK(&get_engine() == &reference_engine());
+        CHECK(&get_engine("auto", 1) == &reference_engine());
     }
     SECTION("unless it is empty") {
         EnvironmentVariable set("FAISS_FLASH_ENGINE", "");
         CHECK(&get_engine("reference") == &reference_engine());
     }
     SECTION("an unknown engine is an error that lists those there are") {
+        std::string known = "auto";
+        for (const std::string& name : faiss_flash::engine_names()) {
+            known += ", " + name;
+        }
         for (const char* name : {"gpu", "", "CPU", "cpu "}) {
             const std::string message = message_of([&] { get_engine(name); });
             CHECK(message.find(std::string("'") + name + "'") !=
                   std::string::npos);
-            CHECK(message.find("auto, cpu, reference") != std::string::npos);
+            CHECK(message.find(known) != std::string::npos);
         }
         EnvironmentVariable set("FAISS_FLASH_ENGINE", "fpga");
         const std::string message = message_of([&] { get_engine("cpu"); });

@@ -14,6 +14,12 @@ std::vector<const Engine*> engines() {
     return all;
 }
 
+/// The environment comes first.
+std::string asked_for(const std::string& name) {
+    const char* override = std::getenv("FAISS_FLASH_ENGINE");
+    return override && *override ? override : name;
+}
+
 } // namespace
 
 std::vector<std::string> engine_names() {
@@ -25,9 +31,7 @@ std::vector<std::string> engine_names() {
 }
 
 const Engine& get_engine(const std::string& name) {
-    const char* override = std::getenv("FAISS_FLASH_ENGINE");
-    const std::string wanted =
-            override && *override ? std::string(override) : name;
+    const std::string wanted = asked_for(name);
     const std::vector<const Engine*> all = engines();
     if (wanted == "auto") {
         return *all.front();
@@ -44,6 +48,13 @@ const Engine& get_engine(const std::string& name) {
             wanted.c_str(),
             wanted == name ? "" : " (asked for by FAISS_FLASH_ENGINE)",
             known.c_str());
+}
+
+const Engine& get_engine(const std::string& name, double multiply_adds) {
+    // a few milliseconds of a CPU, and of making device memory and streams
+    constexpr double few = 2e8;
+    return asked_for(name) == "auto" && multiply_adds < few ? cpu_engine()
+                                                            : get_engine(name);
 }
 
 } // namespace faiss_flash

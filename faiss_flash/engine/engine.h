@@ -84,6 +84,10 @@ std::vector<std::string> engine_names();
 /// not empty, overrides the argument. Throws if there is no such engine.
 const Engine& get_engine(const std::string& name = "auto");
 
+/// The same for one piece of work of so many multiply-adds: "auto" then means
+/// the CPU where that would be done before a device is ready.
+const Engine& get_engine(const std::string& name, double multiply_adds);
+
 /// Each engine's instance; defined in its folder. There is no CUDA engine
 /// (nullptr) in a build without it or on a machine without a device for it.
 const Engine& cpu_engine();

@@ -160,7 +160,8 @@ void add_with_policy(
     Model centroids =
             coarse_model(index, mixture.variances, mixture.mixing_weights);
     centroids.metric = Metric::l2;
-    const Engine& engine = get_engine(options.engine);
+    const Engine& engine =
+            get_engine(options.engine, (double)n * index.nlist * index.d);
 
     const size_t d = index.d;
     const size_t entries = std::min<size_t>(32768, (8 << 20) / d);

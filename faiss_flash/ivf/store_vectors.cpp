@@ -48,7 +48,8 @@ void store_by_policy(
     }
     Model centroids = model();
     centroids.metric = Metric::l2;
-    const Engine& engine = get_engine(options.engine);
+    const Engine& engine =
+            get_engine(options.engine, (double)n * index.nlist * index.d);
     const size_t m = policy.list_limit();
     std::vector<idx_t> lists;
     for_each_block(index, n, m, [&](idx_t i0, idx_t count) {

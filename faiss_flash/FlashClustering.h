@@ -83,10 +83,10 @@ struct FlashClustering : faiss::Clustering {
             const float* weights = nullptr);
 
     /** The same for vectors on the current CUDA device, in any of these
-     * types, read where they are; k-means does not convert them to floats,
-     * except when they have weights or very different magnitudes, mixtures
-     * work on a copy in floats. Same values, same
-     * centroids, whatever the type.
+     * types, read where they are: k-means does not convert them to floats,
+     * except when they have weights or very different magnitudes; mixtures
+     * work on a copy in floats. The same values give the same centroids,
+     * whatever the type.
      *
      * @param x        device pointer, (n, d); written before this call or by
      *                 work on engine_options.stream

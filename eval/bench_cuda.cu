@@ -12,7 +12,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -22,43 +21,15 @@
 #include <faiss/IndexFlat.h>
 
 #include <eval/faiss_gpu_kmeans.h>
+#include <eval/median.h>
 #include <faiss_flash/FlashClustering.h>
-#include <faiss_flash/cuda/assigner.cuh>
-#include <faiss_flash/cuda/exact_sums.cuh>
+#include <eval/cuda_bench.cuh>
+#include <faiss_flash/cuda/workspace.cuh>
 
 using namespace faiss_flash;
 using nlohmann::json;
 
 namespace {
-
-__device__ uint32_t mix(uint64_t z) {
-    z = (z + 0x9e3779b97f4a7c15ULL) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-    return z >> 32;
-}
-
-/// Standard normal values (Box–Muller on a counter hash).
-__global__ void randn_kernel(float* x, int64_t count, uint64_t seed) {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
-         i += (int64_t)gridDim.x * blockDim.x) {
-        const float u = (mix(seed + 2 * i) + 1.0f) * 0x1p-32f;
-        const float v = mix(seed + 2 * i + 1) * 0x1p-32f;
-        x[i] = sqrtf(-2 * logf(u)) * cospif(2 * v);
-    }
-}
-
-/// Rows of 8-bit integers, repeated as often as needed.
-__global__ void repeat_kernel(
-        float* x,
-        int64_t n,
-        int d,
-        const uint8_t* rows,
-        int64_t n_rows) {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n * d;
-         i += (int64_t)gridDim.x * blockDim.x) {
-        x[i] = rows[i / d % n_rows * d + i % d];
-    }
-}
 
 /// Counts rows whose label is worse than the best in double precision by
 /// more than 2⁻²²·(‖x‖² + ‖c‖²). One warp a row.
@@ -99,11 +70,6 @@ __global__ void check_kernel(
     if (lane == 0 && chosen - best > 0x1p-22 * norms) {
         atomicAdd(wrong, 1ull);
     }
-}
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
 }
 
 double once_ms(cudaStream_t stream, const std::function<void()>& work) {
@@ -147,21 +113,6 @@ __global__ void new_means_kernel(
     }
 }
 
-struct Shape {
-    int64_t n;
-    int k, d;
-};
-
-Shape parse_shape(const std::string& text) {
-    long long n;
-    int k, d;
-    FAISS_THROW_IF_NOT_FMT(
-            sscanf(text.c_str(), "%lld,%d,%d", &n, &k, &d) == 3,
-            "--shape %s is not n,k,d",
-            text.c_str());
-    return {n, k, d};
-}
-
 template <class T>
 std::vector<T> fetch(const T* from, size_t count) {
     std::vector<T> to(count);
@@ -183,49 +134,18 @@ json run_shape(
     FAISS_FLASH_CUDA_CHECK(cudaMemGetInfo(&free_before, &total));
     const Stream own;
     const cudaStream_t stream = own.get();
-    DeviceArray<float> x((size_t)n * d, stream);
-    if (data == "sift") {
-        DeviceArray<uint8_t> rows(sift.size(), stream);
-        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
-                rows.get(),
-                sift.data(),
-                sift.size(),
-                cudaMemcpyHostToDevice,
-                stream));
-        repeat_kernel<<<2048, 256, 0, stream>>>(
-                x.get(), n, d, rows.get(), sift.size() / d);
-    } else {
-        randn_kernel<<<2048, 256, 0, stream>>>(x.get(), (int64_t)n * d, 1);
-    }
-    FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+    const DeviceArray<float> x = make_rows(data, sift, n, d, stream);
     const DeviceVectors vectors = {x.get(), VectorType::float32};
 
-    Model model;
-    model.k = k;
-    model.d = d;
-    model.means.resize((size_t)k * d);
-    for (int c = 0; c < k; c++) { // spread over the data
-        FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
-                model.means.data() + (size_t)c * d,
-                x.get() + n / k * c * d,
-                d * sizeof(float),
-                cudaMemcpyDeviceToHost));
-    }
-
+    const Model model = spread_model(shape, x.get());
     DeviceInfo device = device_info();
     device.capability = std::min(device.capability, capability);
     DeviceCentroids centroids(k, d, choose_shift(model), stream);
     DeviceRows rows(n, d, stream);
     DeviceArray<uint32_t> n_unproved(1, stream);
     ExactSums exact(n, k, d, stream);
-    DeviceArray<double> sums((size_t)k * (d + 4), stream);
-    double* scalars = sums.get() + (size_t)k * d;
-    const DeviceStatistics stats = {
-            sums.get(),
-            scalars,
-            scalars + k,
-            scalars + 2 * k,
-            reinterpret_cast<int64_t*>(scalars + 3 * k)};
+    DeviceAccumulators accumulators(k, d, stream);
+    const DeviceStatistics stats = accumulators.view();
 
     centroids.set(model, stream);
     const double prepare_ms = median_ms(repeats, stream, [&] {
@@ -235,11 +155,7 @@ json run_shape(
         rows.assign(centroids, n_unproved.get(), device, stream);
     };
     auto update = [&] {
-        FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
-                sums.get(),
-                0,
-                (size_t)k * (d + 4) * sizeof(double),
-                stream));
+        accumulators.clear(stream);
         exact.add(
                 0,
                 n,
@@ -391,16 +307,7 @@ json run_copies() {
 json run_others(const Shape& shape, const std::string& flash_kmeans) {
     json row = {
             {"others", true}, {"n", shape.n}, {"k", shape.k}, {"d", shape.d}};
-    std::vector<float> x((size_t)shape.n * shape.d);
-    {
-        DeviceArray<float> made(x.size(), nullptr);
-        randn_kernel<<<2048, 256>>>(made.get(), x.size(), 1);
-        FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
-                x.data(),
-                made.get(),
-                x.size() * sizeof(float),
-                cudaMemcpyDeviceToHost));
-    }
+    const std::vector<float> x = make_host_rows(shape.n, shape.d);
     const double faiss_ms =
             faiss_gpu_iteration_ms(shape.n, shape.k, shape.d, x.data());
     if (faiss_ms >= 0) {
@@ -429,16 +336,7 @@ json run_others(const Shape& shape, const std::string& flash_kmeans) {
 json run_training(const Shape& shape, int niter, double device_share) {
     const int64_t n = shape.n;
     const int k = shape.k, d = shape.d;
-    std::vector<float> x((size_t)n * d);
-    {
-        DeviceArray<float> made(x.size(), nullptr);
-        randn_kernel<<<2048, 256>>>(made.get(), x.size(), 1);
-        FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
-                x.data(),
-                made.get(),
-                x.size() * sizeof(float),
-                cudaMemcpyDeviceToHost));
-    }
+    const std::vector<float> x = make_host_rows(n, d);
     std::vector<double> seconds;
     double objective = 0, first_seconds = 0, pass_seconds = 0;
     for (int run = 0; run < 4; run++) {
@@ -527,19 +425,13 @@ int main(int argc, char** argv) {
     CLI11_PARSE(app, argc, argv);
 
     try {
-        std::vector<uint8_t> sift;
-        if (!sift_path.empty()) {
-            std::ifstream in(sift_path, std::ios::binary);
-            sift.assign(std::istreambuf_iterator<char>(in), {});
-            FAISS_THROW_IF_NOT_FMT(
-                    sift.size() >= 128, "cannot read %s", sift_path.c_str());
-        }
+        const std::vector<uint8_t> sift = read_sift(sift_path);
         json rows = json::array();
         for (const std::string& text : shapes) {
             const Shape shape = parse_shape(text);
             rows.push_back(run_shape(
                     shape, "randn", sift, repeats, iterations, capability));
-            if (!sift.empty() && shape.d == 128) {
+            if (!sift.empty() && shape.d == sift_dimension) {
                 rows.push_back(run_shape(
                         shape,
                         "sift",
@@ -560,15 +452,7 @@ int main(int argc, char** argv) {
             rows.push_back(run_training({8000000, 1024, 128}, 5, 0));
             rows.push_back(run_training({8000000, 1024, 128}, 5, 0.25));
         }
-        if (!json_path.empty()) {
-            cudaDeviceProp properties;
-            FAISS_FLASH_CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
-            std::ofstream(json_path) << json{{"device", properties.name},
-                                             {"cuda", CUDART_VERSION},
-                                             {"rows", rows}}
-                                                .dump(1)
-                                     << "\n";
-        }
+        write_results(json_path, {{"rows", rows}});
     } catch (const std::exception& e) {
         fprintf(stderr, "flash_bench_cuda: %s\n", e.what());
         return 2;

@@ -11,7 +11,6 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -19,7 +18,9 @@
 
 #include <faiss/IndexFlat.h>
 
+#include <eval/median.h>
 #include <faiss_flash/GMMClustering.h>
+#include <eval/cuda_bench.cuh>
 #include <faiss_flash/cuda/mixture_pass.cuh>
 #include <faiss_flash/trainer/update.h>
 
@@ -27,37 +28,6 @@ using namespace faiss_flash;
 using nlohmann::json;
 
 namespace {
-
-__device__ uint32_t mix(uint64_t z) {
-    z = (z + 0x9e3779b97f4a7c15ULL) * 0xbf58476d1ce4e5b9ULL;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-    return z >> 32;
-}
-
-/// Standard normal values (Box–Muller on a counter hash).
-__global__ void randn_kernel(float* x, int64_t count, uint64_t seed) {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < count;
-         i += (int64_t)gridDim.x * blockDim.x) {
-        const float u = (mix(seed + 2 * i) + 1.0f) * 0x1p-32f;
-        const float v = mix(seed + 2 * i + 1) * 0x1p-32f;
-        x[i] = sqrtf(-2 * logf(u)) * cospif(2 * v);
-    }
-}
-
-/// Rows of 8-bit integers (the first d of each), repeated as often as needed.
-__global__ void repeat_kernel(
-        float* x,
-        int64_t n,
-        int d,
-        const uint8_t* rows,
-        int64_t n_rows,
-        int row_bytes) {
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n * d;
-         i += (int64_t)gridDim.x * blockDim.x) {
-        const int64_t row = i / d;
-        x[i] = rows[row % n_rows * row_bytes + i % d];
-    }
-}
 
 /// |found − log p(x)| of sampled rows, log p in double precision. One warp a
 /// row.
@@ -105,11 +75,6 @@ __global__ void check_kernel(
     }
 }
 
-struct Shape {
-    int64_t n;
-    int k, d;
-};
-
 class Timer {
    public:
     Timer() {
@@ -126,11 +91,6 @@ class Timer {
     cudaEvent_t event;
 };
 
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
-}
-
 json run_shape(
         const Shape& shape,
         const std::string& data,
@@ -144,33 +104,8 @@ json run_shape(
     const int k = shape.k, d = shape.d;
     const Stream own;
     const cudaStream_t stream = own.get();
-    DeviceArray<float> x((size_t)n * d, stream);
-    if (data == "sift") {
-        DeviceArray<uint8_t> rows(sift.size(), stream);
-        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
-                rows.get(),
-                sift.data(),
-                sift.size(),
-                cudaMemcpyHostToDevice,
-                stream));
-        repeat_kernel<<<2048, 256, 0, stream>>>(
-                x.get(), n, d, rows.get(), sift.size() / 128, 128);
-    } else {
-        randn_kernel<<<2048, 256, 0, stream>>>(x.get(), (int64_t)n * d, 1);
-    }
-    FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
-
-    Model model;
-    model.k = k;
-    model.d = d;
-    model.means.resize((size_t)k * d);
-    for (int c = 0; c < k; c++) { // spread over the data
-        FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
-                model.means.data() + (size_t)c * d,
-                x.get() + n / k * c * d,
-                d * sizeof(float),
-                cudaMemcpyDeviceToHost));
-    }
+    const DeviceArray<float> x = make_rows(data, sift, n, d, stream);
+    Model model = spread_model(shape, x.get());
 
     DeviceInfo device = device_info();
     device.capability = std::min(device.capability, capability);
@@ -341,7 +276,7 @@ json run_shape(
 
 /// GMMClustering::train from ordinary host memory, context created.
 json run_training(const std::vector<uint8_t>& sift, int64_t n, int k) {
-    const int d = 128;
+    const int d = sift_dimension;
     std::vector<float> x((size_t)n * d);
     for (int64_t i = 0; i < n * d; i++) {
         x[i] = sift[i % (sift.size() / d * d)];
@@ -410,24 +345,13 @@ int main(int argc, char** argv) {
     CLI11_PARSE(app, argc, argv);
 
     try {
-        std::vector<uint8_t> sift;
-        if (!sift_path.empty()) {
-            std::ifstream in(sift_path, std::ios::binary);
-            sift.assign(std::istreambuf_iterator<char>(in), {});
-            FAISS_THROW_IF_NOT_FMT(
-                    sift.size() >= 128, "cannot read %s", sift_path.c_str());
-        }
+        const std::vector<uint8_t> sift = read_sift(sift_path);
         json rows = json::array();
         for (const std::string& text : shapes) {
-            long long n;
-            int k, d;
-            FAISS_THROW_IF_NOT_FMT(
-                    sscanf(text.c_str(), "%lld,%d,%d", &n, &k, &d) == 3,
-                    "--shape %s is not n,k,d",
-                    text.c_str());
+            const Shape shape = parse_shape(text);
             auto run = [&](const char* data, double scale, int soft_passes) {
                 rows.push_back(run_shape(
-                        {n, k, d},
+                        shape,
                         data,
                         sift,
                         repeats,
@@ -436,7 +360,7 @@ int main(int argc, char** argv) {
                         scale,
                         capability));
             };
-            if (!sift.empty() && d <= 128) {
+            if (!sift.empty() && shape.d <= sift_dimension) {
                 run("sift", 1, soft);
             }
             run("randn", 1, soft);
@@ -447,15 +371,7 @@ int main(int argc, char** argv) {
         if (training && !sift.empty()) {
             rows.push_back(run_training(sift, 1000000, 1024));
         }
-        if (!json_path.empty()) {
-            cudaDeviceProp properties;
-            FAISS_FLASH_CUDA_CHECK(cudaGetDeviceProperties(&properties, 0));
-            std::ofstream(json_path) << json{{"device", properties.name},
-                                             {"cuda", CUDART_VERSION},
-                                             {"rows", rows}}
-                                                .dump(1)
-                                     << "\n";
-        }
+        write_results(json_path, {{"rows", rows}});
     } catch (const std::exception& e) {
         fprintf(stderr, "flash_bench_cuda_mixture: %s\n", e.what());
         return 2;

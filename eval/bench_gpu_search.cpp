@@ -7,7 +7,6 @@
 #include <cuda_runtime.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <fstream>
@@ -19,6 +18,7 @@
 #include <faiss/IndexFlat.h>
 #include <faiss/gpu/StandardGpuResources.h>
 
+#include <eval/median.h>
 #include <faiss_flash/IndexIVFFlash.h>
 #include <faiss_flash/cuda/device.h>
 #include <faiss_flash/gpu/GpuIndexUnique.h>
@@ -36,11 +36,6 @@ double seconds(const std::function<void()>& work) {
     return std::chrono::duration<double>(
                    std::chrono::steady_clock::now() - start)
             .count();
-}
-
-double median(std::vector<double> values) {
-    std::sort(values.begin(), values.end());
-    return values[values.size() / 2];
 }
 
 std::unique_ptr<faiss::IndexIVF> make_index(

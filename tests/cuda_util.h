@@ -2,21 +2,27 @@
 
 // What tests of the CUDA engine share.
 
-#include <cstdio>
+#include <cstring>
 
 #include <tests/engine_checks.h>
+#include <tests/no_device.h>
 
 namespace test {
 
 using faiss_flash::cuda_engine;
 
-/// Says so where there is no device; CTest then counts the case as skipped.
-inline bool no_device() {
-    if (cuda_engine()) {
-        return false;
-    }
-    std::puts("SKIPPED: no CUDA device");
-    return true;
+/// All that passes leave behind, to the last bit.
+inline bool same_bytes(const Statistics& a, const Statistics& b) {
+    auto same = [](const auto& x, const auto& y) {
+        return x.size() == y.size() &&
+                memcmp(x.data(), y.data(), x.size() * sizeof(x[0])) == 0;
+    };
+    return same(a.sums, b.sums) && same(a.counts, b.counts) &&
+            same(a.energy, b.energy) && same(a.members, b.members) &&
+            a.objective == b.objective &&
+            a.log_likelihood == b.log_likelihood &&
+            a.total_weight == b.total_weight && a.entries == b.entries &&
+            a.dropped_mass == b.dropped_mass;
 }
 
 /// A random mixture, see as_mixture().

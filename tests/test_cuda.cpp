@@ -2,8 +2,6 @@
 // CTest then counts them as skipped.
 
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 #include <functional>
 #include <thread>
 
@@ -12,24 +10,15 @@
 #include <faiss_flash/FlashClustering.h>
 #include <faiss_flash/cuda/device.h>
 #include <faiss_flash/cuda/memory_plan.h>
-#include <tests/engine_checks.h>
+#include <tests/cuda_util.h>
 
 using namespace test;
 using faiss_flash::array_source;
-using faiss_flash::cuda_engine;
 using faiss_flash::EngineOptions;
 using faiss_flash::plan_memory;
 using faiss_flash::reference_engine;
 
 namespace {
-
-bool no_device() {
-    if (cuda_engine()) {
-        return false;
-    }
-    std::puts("SKIPPED: no CUDA device");
-    return true;
-}
 
 Statistics hard_pass(
         const Problem& p,
@@ -44,16 +33,6 @@ Statistics hard_pass(
             ->open(*source, options)
             ->accumulate(p.model, Pass::hard, stats);
     return stats;
-}
-
-bool same_bytes(const Statistics& a, const Statistics& b) {
-    auto same = [](const auto& x, const auto& y) {
-        return x.size() == y.size() &&
-                memcmp(x.data(), y.data(), x.size() * sizeof(x[0])) == 0;
-    };
-    return same(a.sums, b.sums) && same(a.counts, b.counts) &&
-            same(a.energy, b.energy) && same(a.members, b.members) &&
-            a.objective == b.objective;
 }
 
 /// Labels within the bound of the true minimum, and statistics that are

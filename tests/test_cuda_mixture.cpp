@@ -2,7 +2,6 @@
 // none, and CTest then counts them as skipped.
 
 #include <cmath>
-#include <cstring>
 #include <functional>
 
 #include <faiss_flash/GMMClustering.h>
@@ -22,18 +21,6 @@ void check_mixture(const Problem& p) {
     check_soft(*cuda_engine(), p, false);
     check_responsibilities(*cuda_engine(), p, 1);
     check_responsibilities(*cuda_engine(), p, std::min<size_t>(p.k(), 3));
-}
-
-bool same_bytes(const Statistics& a, const Statistics& b) {
-    auto same = [](const auto& x, const auto& y) {
-        return x.size() == y.size() &&
-                memcmp(x.data(), y.data(), x.size() * sizeof(x[0])) == 0;
-    };
-    return same(a.sums, b.sums) && same(a.counts, b.counts) &&
-            same(a.energy, b.energy) && same(a.members, b.members) &&
-            a.log_likelihood == b.log_likelihood &&
-            a.total_weight == b.total_weight && a.entries == b.entries &&
-            a.dropped_mass == b.dropped_mass;
 }
 
 /// Two soft passes: the second takes its thresholds from the first.

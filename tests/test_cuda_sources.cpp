@@ -16,11 +16,10 @@
 #include <faiss_flash/cuda/assign_launch.h>
 #include <faiss_flash/cuda/device.h>
 #include <faiss_flash/engine/engine.h>
-#include <tests/engine_problem.h>
+#include <tests/cuda_util.h>
 
 using namespace test;
 using faiss_flash::array_source;
-using faiss_flash::cuda_engine;
 using faiss_flash::DeviceArray;
 using faiss_flash::EngineOptions;
 using faiss_flash::FlashClustering;
@@ -43,14 +42,6 @@ TEST_CASE("cuda: kernels by device and dimension", "[cuda]") {
     CHECK(choose_assign_kernel(90, 8) == AssignKernel::sm90);
     CHECK(choose_assign_kernel(90, 128) == AssignKernel::sm90);
     CHECK(choose_assign_kernel(90, 136) == AssignKernel::sm90_deep);
-}
-
-bool no_device() {
-    if (cuda_engine()) {
-        return false;
-    }
-    std::puts("SKIPPED: no CUDA device");
-    return true;
 }
 
 /// Whole numbers from 0 to 255, which every type holds exactly.
@@ -218,11 +209,6 @@ TEST_CASE("cuda: statistics do not depend on the passes before", "[cuda]") {
     for (uint32_t seed = 1; seed <= 4; seed++) {
         models.push_back(centroid_model(normal_rows(33, x.d, seed)));
     }
-    auto same = [](const Statistics& a, const Statistics& b) {
-        return a.sums == b.sums && a.counts == b.counts &&
-                a.energy == b.energy && a.members == b.members &&
-                a.objective == b.objective;
-    };
     std::vector<Statistics> fresh(models.size());
     for (size_t m = 0; m < models.size(); m++) {
         cuda_engine()->open(*source)->accumulate(
@@ -235,7 +221,7 @@ TEST_CASE("cuda: statistics do not depend on the passes before", "[cuda]") {
         for (const size_t m : {0, 1, 2, 1, 3, 0}) {
             Statistics stats;
             set->accumulate(models[m], Pass::hard, stats);
-            CHECK(same(stats, fresh[m]));
+            CHECK(same_bytes(stats, fresh[m]));
         }
     }
 }

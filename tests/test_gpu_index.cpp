@@ -1,7 +1,6 @@
 // Indexes with copies on the GPU. Cases that need a device say so where
 // there is none, and CTest then counts them as skipped.
 
-#include <cstdio>
 #include <set>
 
 #include <faiss/IndexPreTransform.h>
@@ -9,10 +8,10 @@
 #include <faiss/gpu/StandardGpuResources.h>
 
 #include <faiss_flash/cuda/device.h>
-#include <faiss_flash/engine/engine.h>
 #include <faiss_flash/gpu/GpuIndexUnique.h>
 #include <faiss_flash/gpu/gpu_cloner.h>
 #include <tests/index_util.h>
+#include <tests/no_device.h>
 
 using namespace test;
 using faiss_flash::AssignmentRule;
@@ -20,14 +19,6 @@ using faiss_flash::DeviceArray;
 using faiss_flash::GpuIndexUnique;
 
 namespace {
-
-bool no_device() {
-    if (faiss_flash::cuda_engine()) {
-        return false;
-    }
-    std::puts("SKIPPED: no CUDA device");
-    return true;
-}
 
 const size_t d = 32, n = 4000, nq = 200, nlist = 30;
 

@@ -22,6 +22,16 @@ struct PreparedRows {
     const float* error = nullptr;   ///< ‖x' − halves‖, rounded up, (n)
     /// what the scores are made for, see prepare.cuh
     const TypicalRow* typical = nullptr;
+
+    /// Rows [first, first + count).
+    PreparedRows slice(int64_t first, int64_t count) const {
+        PreparedRows part = *this;
+        part.n = count;
+        part.halves += first * d_padded;
+        part.norm += first;
+        part.error += first;
+        return part;
+    }
 };
 
 /// Centroids prepared the same way, with their scores for one set of rows.

@@ -8,7 +8,19 @@
 
 namespace faiss_flash {
 
+/// Its sums on the device, for the kernels.
+struct ExactSums::Tables {
+    const SumGrid* grid;
+    uint32_t* off_grid;
+    const int64_t* origin;
+    int64_t* sums;
+    int64_t* norms;
+    int64_t* members;
+};
+
 namespace {
+
+using Tables = ExactSums::Tables;
 
 /// What before_ holds besides labels.
 constexpr uint32_t never = 0xffffffff; ///< not added yet
@@ -24,15 +36,6 @@ constexpr int headroom = 6; ///< bits above the first rows' largest value
 int least_bits(int bits) {
     return std::min(26, bits - headroom - 6);
 }
-
-struct Tables {
-    const SumGrid* grid;
-    uint32_t* off_grid;
-    const int64_t* origin;
-    int64_t* sums;
-    int64_t* norms;
-    int64_t* members;
-};
 
 template <class T>
 __global__ void
@@ -323,6 +326,15 @@ ExactSums::ExactSums(int64_t n, int k, int d, cudaStream_t stream)
           before_(n, stream),
           largest_(1, stream) {}
 
+ExactSums::Tables ExactSums::tables() const {
+    return {grid_.get(),
+            &grid_.get()->off_grid,
+            origin_.get(),
+            sums_.get(),
+            norms_.get(),
+            members_.get()};
+}
+
 size_t ExactSums::bytes(int64_t n, int k, int d) {
     return n * sizeof(uint32_t) +
             ((size_t)k * (d + limbs + 1) + d) * sizeof(int64_t);
@@ -364,17 +376,10 @@ void ExactSums::add(
         bool l2,
         const DeviceStatistics& out,
         cudaStream_t stream) {
-    const Tables tables = {
-            grid_.get(),
-            &grid_.get()->off_grid,
-            origin_.get(),
-            sums_.get(),
-            norms_.get(),
-            members_.get()};
     uint32_t* before = before_.get() + i0;
     with_type(x, [&](auto* rows) {
         move_rows_kernel<<<blocks_for(count), threads, 0, stream>>>(
-                count, d_, rows, labels, before, tables);
+                count, d_, rows, labels, before, tables());
         off_grid_kernel<<<1, threads, 0, stream>>>(
                 count, d_, rows, means, l2, before, grid_.get(), out);
     });
@@ -386,15 +391,8 @@ void ExactSums::finish(
         bool l2,
         const DeviceStatistics& out,
         cudaStream_t stream) const {
-    const Tables tables = {
-            grid_.get(),
-            nullptr,
-            origin_.get(),
-            sums_.get(),
-            norms_.get(),
-            members_.get()};
     finish_kernel<<<blocks_for((int64_t)k_ * 32), threads, 0, stream>>>(
-            k_, d_, means, l2, tables, out);
+            k_, d_, means, l2, tables(), out);
     FAISS_FLASH_CUDA_CHECK(cudaGetLastError());
 }
 

@@ -78,7 +78,11 @@ class ExactSums {
     /// Whether another way to sum would be faster. Waits for the stream.
     bool too_many_off_grid(cudaStream_t stream) const;
 
+    struct Tables;
+
    private:
+    Tables tables() const;
+
     int64_t n_;
     int k_, d_;
     bool started_ = false;

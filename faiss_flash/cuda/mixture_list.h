@@ -1,6 +1,8 @@
 #pragma once
 
-// Host side of the listing kernels. Everything runs on `stream`.
+// Host side of the listing kernels. Everything runs on `stream`. They are
+// chosen as the assignment kernels are, and read tensor maps of the same
+// boxes; see assign_launch.h.
 
 #include <cuda.h>
 #include <cuda_runtime.h>
@@ -11,26 +13,27 @@ struct ListInput;
 struct ListOutput;
 struct GroupOutput;
 
-/// Rows of up to this many dimensions stay in shared memory.
-constexpr int list_sm90_max_d = 128;
+// Output: ListOutput, what each row lists; or GroupOutput, the best score of
+// each group of components, for which of in.limits only the norms are read.
 
-/// Boxes of the tensor maps are those of the assignment kernel. Fills 4 of
-/// a row's list_parts. Needs compute capability 9.0 and d_padded ≤
-/// list_sm90_max_d.
+/// Fills 4 of a row's list_parts. Needs compute capability 9.0 and
+/// d_padded ≤ assign_sm90_max_d.
+template <class Output>
 cudaError_t launch_list_sm90(
         const CUtensorMap& rows_map,
         const CUtensorMap& means_map,
         const ListInput& in,
-        const ListOutput& out,
+        const Output& out,
         int multiprocessors,
         cudaStream_t stream);
 
 /// The same for any number of dimensions.
+template <class Output>
 cudaError_t launch_list_sm90_deep(
         const CUtensorMap& rows_map,
         const CUtensorMap& means_map,
         const ListInput& in,
-        const ListOutput& out,
+        const Output& out,
         int multiprocessors,
         cudaStream_t stream);
 
@@ -39,24 +42,7 @@ cudaError_t launch_list_sm80(
         const ListInput& in,
         const ListOutput& out,
         cudaStream_t stream);
-
-/// The same kernels, with the best score of each group of components; of
-/// in.limits only the norms are read.
-cudaError_t launch_groups_sm90(
-        const CUtensorMap& rows_map,
-        const CUtensorMap& means_map,
-        const ListInput& in,
-        const GroupOutput& out,
-        int multiprocessors,
-        cudaStream_t stream);
-cudaError_t launch_groups_sm90_deep(
-        const CUtensorMap& rows_map,
-        const CUtensorMap& means_map,
-        const ListInput& in,
-        const GroupOutput& out,
-        int multiprocessors,
-        cudaStream_t stream);
-cudaError_t launch_groups_sm80(
+cudaError_t launch_list_sm80(
         const ListInput& in,
         const GroupOutput& out,
         cudaStream_t stream);

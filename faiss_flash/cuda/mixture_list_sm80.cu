@@ -197,7 +197,7 @@ cudaError_t launch_list_sm80(
     return launch<ListEpilogue>(in, out, stream);
 }
 
-cudaError_t launch_groups_sm80(
+cudaError_t launch_list_sm80(
         const ListInput& in,
         const GroupOutput& out,
         cudaStream_t stream) {

@@ -7,26 +7,31 @@
 
 namespace faiss_flash {
 
+template <class Output>
 cudaError_t launch_list_sm90(
         const CUtensorMap& rows_map,
         const CUtensorMap& means_map,
         const ListInput& in,
-        const ListOutput& out,
+        const Output& out,
         int multiprocessors,
         cudaStream_t stream) {
-    return sm90::launch_rows<sm90::ThreadLists>(
+    return sm90::launch_rows<sm90::ThreadEpilogue<Output>>(
             rows_map, means_map, in, out, multiprocessors, stream);
 }
 
-cudaError_t launch_groups_sm90(
-        const CUtensorMap& rows_map,
-        const CUtensorMap& means_map,
-        const ListInput& in,
-        const GroupOutput& out,
-        int multiprocessors,
-        cudaStream_t stream) {
-    return sm90::launch_rows<sm90::ThreadGroups>(
-            rows_map, means_map, in, out, multiprocessors, stream);
-}
+template cudaError_t launch_list_sm90(
+        const CUtensorMap&,
+        const CUtensorMap&,
+        const ListInput&,
+        const ListOutput&,
+        int,
+        cudaStream_t);
+template cudaError_t launch_list_sm90(
+        const CUtensorMap&,
+        const CUtensorMap&,
+        const ListInput&,
+        const GroupOutput&,
+        int,
+        cudaStream_t);
 
 } // namespace faiss_flash

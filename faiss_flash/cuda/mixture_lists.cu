@@ -84,13 +84,37 @@ ListInput RowLists::input(
 
 namespace {
 
-CUtensorMap rows_map(const ListInput& in) {
-    return tensor_map(in.rows, in.n, in.d_padded, assign_sm90_box_rows);
+/// Threads that share a row in this kernel, and so parts of its list.
+int parts_of(AssignKernel kernel) {
+    return kernel == AssignKernel::sm80 ? 8 : 4;
 }
 
-CUtensorMap means_map(const ListInput& in) {
-    return tensor_map(
-            in.means, in.k_padded, in.d_padded, assign_sm90_box_columns);
+/// Output: what is listed, or bests of groups.
+template <class Output>
+void launch_listing(
+        AssignKernel kernel,
+        const ListInput& in,
+        const Output& out,
+        const DeviceInfo& device,
+        cudaStream_t stream) {
+    if (kernel == AssignKernel::sm80) {
+        FAISS_FLASH_CUDA_CHECK(launch_list_sm80(in, out, stream));
+        return;
+    }
+    const auto launch = kernel == AssignKernel::sm90
+            ? launch_list_sm90<Output>
+            : launch_list_sm90_deep<Output>;
+    FAISS_FLASH_CUDA_CHECK(launch(
+            tensor_map(in.rows, in.n, in.d_padded, assign_sm90_box_rows),
+            tensor_map(
+                    in.means,
+                    in.k_padded,
+                    in.d_padded,
+                    assign_sm90_box_columns),
+            in,
+            out,
+            device.multiprocessors,
+            stream));
 }
 
 } // namespace
@@ -101,22 +125,10 @@ void RowLists::fill(
         const ListTerms& terms,
         const DeviceInfo& device,
         cudaStream_t stream) {
-    const ListInput in = input(rows, means, terms);
-    const bool sm90 = device.capability == 90;
-    parts_ = sm90 ? 4 : 8;
-    if (!sm90) {
-        FAISS_FLASH_CUDA_CHECK(launch_list_sm80(in, lists(), stream));
-        return;
-    }
-    const auto launch = in.d_padded <= list_sm90_max_d ? launch_list_sm90
-                                                       : launch_list_sm90_deep;
-    FAISS_FLASH_CUDA_CHECK(launch(
-            rows_map(in),
-            means_map(in),
-            in,
-            lists(),
-            device.multiprocessors,
-            stream));
+    const AssignKernel kernel =
+            choose_assign_kernel(device.capability, rows.d_padded);
+    parts_ = parts_of(kernel);
+    launch_listing(kernel, input(rows, means, terms), lists(), device, stream);
 }
 
 void RowLists::fill_groups(
@@ -132,23 +144,12 @@ void RowLists::fill_groups(
             0xff,
             rows.n * list_groups_per_row * sizeof(float),
             stream));
+    const AssignKernel kernel =
+            choose_assign_kernel(device.capability, rows.d_padded);
     ListInput in = input(rows, means, terms);
-    const bool sm90 = device.capability == 90;
-    in.groups = ListGroups::of(in.k_padded / assign_columns, sm90 ? 4 : 8);
-    if (!sm90) {
-        FAISS_FLASH_CUDA_CHECK(launch_groups_sm80(in, {group_best}, stream));
-        return;
-    }
-    const auto launch = in.d_padded <= list_sm90_max_d
-            ? launch_groups_sm90
-            : launch_groups_sm90_deep;
-    FAISS_FLASH_CUDA_CHECK(launch(
-            rows_map(in),
-            means_map(in),
-            in,
-            {group_best},
-            device.multiprocessors,
-            stream));
+    in.groups = ListGroups::of(
+            in.k_padded / assign_columns, parts_of(kernel));
+    launch_listing(kernel, in, GroupOutput{group_best}, device, stream);
 }
 
 } // namespace faiss_flash

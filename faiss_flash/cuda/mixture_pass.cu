@@ -121,14 +121,9 @@ void MixturePass::add(
         in.components = mixture_.components();
         in.range = mixture_range(plan_.k);
         in.most_drop = mixture_drop / 4;
-        PreparedRows part = all;
-        part.n = in.n;
-        part.halves += first * all.d_padded;
-        part.norm += first;
-        part.error += first;
         add_rows(
                 in,
-                part,
+                all.slice(first, in.n),
                 prepared,
                 terms,
                 means.shift(),

@@ -107,14 +107,9 @@ void ListQuery::add(
                 all, prepared, model_.metric == Metric::l2, stream);
     }
     for (int64_t first = 0; first < all.n; first += part_rows_) {
-        PreparedRows part = all;
-        part.n = std::min(part_rows_, all.n - first);
-        part.halves += first * all.d_padded;
-        part.norm += first;
-        part.error += first;
         add_part(
                 i0 + first,
-                part,
+                all.slice(first, std::min(part_rows_, all.n - first)),
                 prepared,
                 terms,
                 rows.labels() + first,

@@ -3,6 +3,8 @@
 // The epilogues of the Hopper pipelines that list components, or find the
 // bests of groups of them.
 
+#include <type_traits>
+
 #include <faiss_flash/cuda/mixture_list.cuh>
 #include <faiss_flash/cuda/sm90.cuh>
 
@@ -173,6 +175,13 @@ struct ThreadGroups {
         flush(in, out);
     }
 };
+
+/// The epilogue that fills an Output.
+template <class Output>
+using ThreadEpilogue = std::conditional_t<
+        std::is_same_v<Output, ListOutput>,
+        ThreadLists,
+        ThreadGroups>;
 
 } // namespace sm90
 } // namespace faiss_flash

@@ -6,12 +6,28 @@ namespace faiss_flash {
 
 namespace {
 
+std::vector<const Engine*> host_engines() {
+    return {&cpu_engine(), &reference_engine()};
+}
+
 std::vector<const Engine*> engines() {
-    std::vector<const Engine*> all = {&cpu_engine(), &reference_engine()};
+    std::vector<const Engine*> all = host_engines();
     if (const Engine* cuda = cuda_engine()) {
         all.insert(all.begin(), cuda);
     }
     return all;
+}
+
+/// nullptr: none of them has the name.
+const Engine* find(
+        const std::vector<const Engine*>& engines,
+        const std::string& name) {
+    for (const Engine* engine : engines) {
+        if (name == engine->name()) {
+            return engine;
+        }
+    }
+    return nullptr;
 }
 
 /// The environment comes first.
@@ -32,15 +48,19 @@ std::vector<std::string> engine_names() {
 
 const Engine& get_engine(const std::string& name) {
     const std::string wanted = asked_for(name);
+    // these without waking a device
+    if (const Engine* engine = find(host_engines(), wanted)) {
+        return *engine;
+    }
     const std::vector<const Engine*> all = engines();
     if (wanted == "auto") {
         return *all.front();
     }
+    if (const Engine* engine = find(all, wanted)) {
+        return *engine;
+    }
     std::string known = "auto";
     for (const Engine* engine : all) {
-        if (wanted == engine->name()) {
-            return *engine;
-        }
         known += std::string(", ") + engine->name();
     }
     FAISS_THROW_FMT(

@@ -5,6 +5,7 @@
 #include <faiss/gpu/GpuIndex.h>
 
 #include <faiss_flash/IndexIVFFlash.h>
+#include <faiss_flash/ivf/list_mixture.h>
 
 namespace faiss_flash {
 
@@ -28,8 +29,7 @@ struct GpuIndexUnique : faiss::Index, FlashOptions {
     /// most posting-list entries of one id
     int most_copies = 1;
     /// of the index this was made from, for the way back
-    std::vector<float> variances;
-    std::vector<float> mixing_weights;
+    ListMixture mixture;
 
     GpuIndexUnique(
             std::unique_ptr<faiss::gpu::GpuIndex> index,

@@ -14,6 +14,7 @@
 
 #include <faiss_flash/flash_index_io.h>
 #include <faiss_flash/gpu/GpuIndexUnique.h>
+#include <faiss_flash/ivf/vector_count.h>
 
 namespace faiss_flash {
 
@@ -40,12 +41,7 @@ bool with_flash_index(const faiss::Index* index, Fn&& fn) {
 int count_most_copies(const faiss::InvertedLists& lists) {
     std::unordered_map<idx_t, int> counts;
     int most = 1;
-    for (size_t list = 0; list < lists.nlist; list++) {
-        const faiss::InvertedLists::ScopedIds ids(&lists, list);
-        for (size_t i = 0; i < lists.list_size(list); i++) {
-            most = std::max(most, ++counts[ids[i]]);
-        }
-    }
+    for_each_id(lists, [&](idx_t id) { most = std::max(most, ++counts[id]); });
     return most;
 }
 
@@ -67,8 +63,7 @@ class ToGpu : public faiss::gpu::ToGpuCloner {
                     flash.has_copies ? count_most_copies(*flash.invlists) : 1);
             static_cast<FlashOptions&>(*made) = flash;
             const Model model = flash.model();
-            made->variances = model.variances;
-            made->mixing_weights = model.weights;
+            made->mixture = {model.variances, model.weights};
         });
         return ours ? made.release() : ToGpuCloner::clone_Index(index);
     }
@@ -101,8 +96,8 @@ class ToCpu : public faiss::gpu::ToCPUCloner {
     static faiss::Index* restore(const GpuIndexUnique& from, Base& stock) {
         auto index = std::make_unique<Flash>(stock);
         static_cast<FlashOptions&>(*index) = from;
-        index->variances = from.variances;
-        index->mixing_weights = from.mixing_weights;
+        index->variances = from.mixture.variances;
+        index->mixing_weights = from.mixture.mixing_weights;
         return index.release();
     }
 };

@@ -6,6 +6,7 @@
 #include <unordered_map>
 #include <unordered_set>
 
+#include <faiss_flash/ivf/vector_count.h>
 #include <faiss_flash/visited_set.h>
 
 namespace faiss_flash {
@@ -194,15 +195,11 @@ size_t IndexUnique::remove_ids(const faiss::IDSelector& sel) {
     const idx_t before = index->ntotal;
     std::unordered_set<idx_t> removed;
     if (index->direct_map.no()) {
-        for (size_t list = 0; list < lists.nlist; list++) {
-            const size_t size = lists.list_size(list);
-            const faiss::InvertedLists::ScopedIds ids(&lists, list);
-            for (size_t i = 0; i < size; i++) {
-                if (sel.is_member(ids[i])) {
-                    removed.insert(ids[i]);
-                }
+        for_each_id(lists, [&](idx_t id) {
+            if (sel.is_member(id)) {
+                removed.insert(id);
             }
-        }
+        });
     }
     size_t nremove = index->remove_ids(sel);
     if (index->direct_map.no()) {

@@ -10,6 +10,8 @@
 #include <faiss_flash/check_input.h>
 #include <faiss_flash/coarse_training.h>
 #include <faiss_flash/engine/engine.h>
+#include <faiss_flash/ivf/check_index.h>
+#include <faiss_flash/ivf/store_vectors.h>
 #include <faiss_flash/quantizer_restore.h>
 
 namespace faiss_flash {
@@ -146,8 +148,7 @@ void add_with_policy(
     check_index(index, n, x);
     const AssignmentPolicy& policy = options.policy;
     policy.check(index.nlist);
-    FAISS_THROW_IF_NOT_MSG(
-            index.is_trained, "add: the index is not trained; call train()");
+    check_trained("add", index);
     check_finite("add", n, index.d, x);
     if (policy.rule == AssignmentRule::nearest) {
         index.add_with_ids(n, x, ids);
@@ -164,8 +165,7 @@ void add_with_policy(
             get_engine(options.engine, (double)n * index.nlist * index.d);
 
     const size_t d = index.d;
-    const size_t entries = std::min<size_t>(32768, (8 << 20) / d);
-    const idx_t block = std::max<size_t>(1, entries / m);
+    const idx_t block = rows_per_block(d, m);
     std::vector<idx_t> lists(std::min(n, block) * m);
     for (idx_t i0 = 0; i0 < n; i0 += block) {
         faiss::InterruptCallback::check();

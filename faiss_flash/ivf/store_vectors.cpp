@@ -15,8 +15,7 @@ namespace {
 /// fn(i0, count) for blocks of rows with m entries each.
 template <class Fn>
 void for_each_block(const faiss::IndexIVF& index, idx_t n, size_t m, Fn&& fn) {
-    const size_t entries = std::min<size_t>(32768, (8 << 20) / (size_t)index.d);
-    const idx_t block = std::max<size_t>(1, entries / m);
+    const idx_t block = rows_per_block(index.d, m);
     for (idx_t i0 = 0; i0 < n; i0 += block) {
         faiss::InterruptCallback::check();
         const idx_t count = std::min(block, n - i0);
@@ -30,6 +29,11 @@ void for_each_block(const faiss::IndexIVF& index, idx_t n, size_t m, Fn&& fn) {
 }
 
 } // namespace
+
+idx_t rows_per_block(size_t d, size_t m) {
+    const size_t entries = std::min<size_t>(32768, (8 << 20) / d);
+    return std::max<size_t>(1, entries / m);
+}
 
 void store_by_policy(
         ListTransaction& transaction,

@@ -11,6 +11,9 @@ namespace faiss_flash {
 // Ways to fill a transaction with all its vectors, in blocks that bound the
 // memory for copies and codes to 32768 entries and 32 MiB of vectors.
 
+/// Rows of dimension d, with m entries each, that make a block.
+idx_t rows_per_block(size_t d, size_t m);
+
 /// Lists by options.policy.
 /// @param model  called if the policy needs the centroids
 /// @param x      (n, d), finite

@@ -6,24 +6,6 @@
 
 namespace faiss_flash {
 
-namespace {
-
-template <class Fn>
-void for_each_id(const faiss::InvertedLists& lists, Fn&& fn) {
-    for (size_t list = 0; list < lists.nlist; list++) {
-        const size_t n = lists.list_size(list);
-        if (n == 0) {
-            continue;
-        }
-        const faiss::InvertedLists::ScopedIds ids(&lists, list);
-        for (size_t i = 0; i < n; i++) {
-            fn(ids[i]);
-        }
-    }
-}
-
-} // namespace
-
 size_t count_distinct_ids(const faiss::InvertedLists& lists) {
     size_t entries = 0;
     idx_t lowest = std::numeric_limits<idx_t>::max(), highest = -1;

@@ -51,6 +51,21 @@ class VectorCount {
     std::unordered_map<idx_t, Count> counts_;
 };
 
+/// fn(id) for every entry, list after list.
+template <class Fn>
+void for_each_id(const faiss::InvertedLists& lists, Fn&& fn) {
+    for (size_t list = 0; list < lists.nlist; list++) {
+        const size_t n = lists.list_size(list);
+        if (n == 0) {
+            continue;
+        }
+        const faiss::InvertedLists::ScopedIds ids(&lists, list);
+        for (size_t i = 0; i < n; i++) {
+            fn(ids[i]);
+        }
+    }
+}
+
 /// Different ids in the lists. O(entries); memory: a bit per id where ids are
 /// dense, 8 bytes per entry otherwise.
 size_t count_distinct_ids(const faiss::InvertedLists& lists);

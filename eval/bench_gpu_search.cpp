@@ -2,7 +2,8 @@
 //
 // The same lists with copies, once searched by FAISS's GPU index (which
 // returns duplicates) and once by ours, at the same nprobe and k, in turn in
-// one run; queries and results in host memory, and in device memory.
+// one run; queries and results in host memory, and in device memory, in large
+// and small batches.
 
 #include <cuda_runtime.h>
 
@@ -16,12 +17,13 @@
 #include <vector>
 
 #include <faiss/IndexFlat.h>
+#include <faiss/gpu/GpuCloner.h>
+#include <faiss/gpu/GpuIndexFlat.h>
 #include <faiss/gpu/StandardGpuResources.h>
 
 #include <eval/median.h>
 #include <faiss_flash/IndexIVFFlash.h>
 #include <faiss_flash/cuda/device.h>
-#include <faiss_flash/gpu/GpuIndexUnique.h>
 #include <faiss_flash/gpu/gpu_cloner.h>
 
 using nlohmann::json;
@@ -59,27 +61,44 @@ std::unique_ptr<faiss::IndexIVF> make_index(
             quantizer, d, nlist, faiss::ScalarQuantizer::QT_8bit));
 }
 
-/// Medians of searches with one index and the other in turn.
+/// Device memory in use, in bytes.
+size_t used_bytes() {
+    size_t free = 0, total = 0;
+    FAISS_FLASH_CUDA_CHECK(cudaDeviceSynchronize());
+    FAISS_FLASH_CUDA_CHECK(cudaMemGetInfo(&free, &total));
+    return total - free;
+}
+
+/// Queries and results of one batch, on the host or on the device.
+struct Batch {
+    const float* x; ///< (all, d)
+    idx_t all, nq, k, d;
+    float* dist;
+    idx_t* ids;
+};
+
+/// Medians of searches with one index and the other in turn; every run takes
+/// the next queries.
 json compare(
         const faiss::Index& stock,
         const faiss::Index& unique,
-        idx_t nq,
-        idx_t k,
-        const float* x,
-        float* dist,
-        idx_t* ids,
+        const Batch& b,
         int repeats) {
     std::vector<double> with, without;
-    for (int run = -2; run < repeats; run++) {
-        const double a = seconds([&] { stock.search(nq, x, k, dist, ids); });
-        const double b = seconds([&] { unique.search(nq, x, k, dist, ids); });
+    for (int run = -3; run < repeats; run++) {
+        const idx_t first = (run + 3) * b.nq % (b.all - b.nq + 1);
+        const float* x = b.x + first * b.d;
+        const double one =
+                seconds([&] { stock.search(b.nq, x, b.k, b.dist, b.ids); });
+        const double other =
+                seconds([&] { unique.search(b.nq, x, b.k, b.dist, b.ids); });
         if (run >= 0) {
-            without.push_back(a);
-            with.push_back(b);
+            without.push_back(one);
+            with.push_back(other);
         }
     }
-    return {{"stock_qps", nq / median(without)},
-            {"unique_qps", nq / median(with)},
+    return {{"stock_qps", b.nq / median(without)},
+            {"unique_qps", b.nq / median(with)},
             {"cost", median(with) / median(without) - 1}};
 }
 
@@ -88,12 +107,23 @@ json compare(
 int main(int argc, char** argv) {
     std::string sift_path, json_path;
     int nq = 10000, nlist = 1024, repeats = 15;
+    std::vector<idx_t> batches{1, 100, 10000}, ks{1, 10, 100};
+    std::vector<int> nprobes{1, 8, 32};
+    std::vector<std::string> codecs{"flat", "pq", "sq8"};
     CLI::App app{"Cost of searching without duplicates on a GPU"};
     app.add_option("--sift", sift_path, "raw 8-bit rows of 128")->required();
     app.add_option("--json", json_path, "also write the rows to this file");
     app.add_option("--queries", nq, "taken from the end of the rows");
     app.add_option("--nlist", nlist, "posting lists");
-    app.add_option("--repeats", repeats, "timed runs, the median is kept");
+    app.add_option(
+            "--repeats",
+            repeats,
+            "timed runs (10 times as many of small "
+            "batches), the median is kept");
+    app.add_option("--batch", batches, "queries per search, several");
+    app.add_option("--nprobe", nprobes, "lists per query, several");
+    app.add_option("--k", ks, "results per query, several");
+    app.add_option("--codec", codecs, "flat, pq (32 bytes), sq8");
     CLI11_PARSE(app, argc, argv);
     try {
         const int d = 128;
@@ -103,65 +133,102 @@ int main(int argc, char** argv) {
         const idx_t n = (idx_t)(bytes.size() / d) - nq;
         FAISS_THROW_IF_NOT_FMT(
                 n >= nlist, "%s has too few rows", sift_path.c_str());
+        for (const idx_t batch : batches) {
+            FAISS_THROW_IF_NOT_FMT(
+                    batch >= 1 && batch <= nq,
+                    "batch = %d should be from 1 to %d, the queries",
+                    (int)batch,
+                    nq);
+        }
         const std::vector<float> x(bytes.begin(), bytes.end());
         const float* queries = x.data() + n * d;
         faiss::gpu::StandardGpuResources resources;
-        json rows = json::array();
-        for (const std::string codec : {"flat", "pq", "sq8"}) {
+        DeviceArray<float> queries_dev(nq * d, nullptr);
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
+                queries_dev.get(),
+                queries,
+                nq * d * sizeof(float),
+                cudaMemcpyHostToDevice));
+        // the context, the resources' memory
+        faiss::gpu::GpuIndexFlat warm(&resources, d, faiss::METRIC_L2);
+        warm.add(1000, x.data());
+        json rows = json::array(), memory = json::array();
+        for (const std::string& codec : codecs) {
             faiss::IndexFlatL2 quantizer(d);
             const auto index = make_index(codec, &quantizer, d, nlist);
             index->train(n, x.data());
             index->add(n, x.data());
+            const size_t before = used_bytes();
             const std::unique_ptr<faiss::Index> unique(
                     faiss_flash::index_cpu_to_gpu(&resources, 0, index.get()));
-            faiss::Index& stock = *dynamic_cast<GpuIndexUnique&>(*unique).index;
-            for (const int nprobe : {1, 8, 32}) {
-                dynamic_cast<faiss::IndexIVFInterface&>(stock).nprobe = nprobe;
-                for (const idx_t k : {10, 100}) {
-                    std::vector<float> dist(nq * k);
-                    std::vector<idx_t> ids(nq * k);
-                    json row =
-                            compare(stock,
-                                    *unique,
-                                    nq,
-                                    k,
-                                    queries,
-                                    dist.data(),
-                                    ids.data(),
-                                    repeats);
-                    DeviceArray<float> dq(nq * d, nullptr);
-                    DeviceArray<float> dd(nq * k, nullptr);
-                    DeviceArray<idx_t> di(nq * k, nullptr);
-                    FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
-                            dq.get(),
-                            queries,
-                            nq * d * sizeof(float),
-                            cudaMemcpyHostToDevice));
-                    row["on_device"] =
-                            compare(stock,
-                                    *unique,
-                                    nq,
-                                    k,
-                                    dq.get(),
-                                    dd.get(),
-                                    di.get(),
-                                    repeats);
-                    row["codec"] = codec;
-                    row["nprobe"] = nprobe;
-                    row["k"] = k;
-                    printf("%-4s nprobe %2d k %3d | host: stock %9.0f, unique "
-                           "%9.0f queries/s, cost %5.1f %% | device: stock "
-                           "%9.0f, unique %9.0f, cost %5.1f %%\n",
-                           codec.c_str(),
-                           nprobe,
-                           (int)k,
-                           (double)row["stock_qps"],
-                           (double)row["unique_qps"],
-                           100 * (double)row["cost"],
-                           (double)row["on_device"]["stock_qps"],
-                           (double)row["on_device"]["unique_qps"],
-                           100 * (double)row["on_device"]["cost"]);
-                    rows.push_back(row);
+            const size_t between = used_bytes();
+            const std::unique_ptr<faiss::Index> stock(
+                    faiss::gpu::index_cpu_to_gpu(&resources, 0, index.get()));
+            const double stock_mib = (used_bytes() - between) / 1048576.0;
+            const double unique_mib = (between - before) / 1048576.0;
+            printf("%s: stock %.0f MiB of device memory, unique %.0f MiB\n",
+                   codec.c_str(),
+                   stock_mib,
+                   unique_mib);
+            memory.push_back(
+                    {{"codec", codec},
+                     {"stock_mib", stock_mib},
+                     {"unique_mib", unique_mib}});
+            for (const idx_t batch : batches) {
+                for (const int nprobe : nprobes) {
+                    for (const idx_t k : ks) {
+                        for (faiss::Index* one : {stock.get(), unique.get()}) {
+                            dynamic_cast<faiss::IndexIVFInterface&>(*one)
+                                    .nprobe = nprobe;
+                        }
+                        std::vector<float> dist(batch * k);
+                        std::vector<idx_t> ids(batch * k);
+                        const int runs = batch < 1000 ? 10 * repeats : repeats;
+                        json row =
+                                compare(*stock,
+                                        *unique,
+                                        {queries,
+                                         nq,
+                                         batch,
+                                         k,
+                                         d,
+                                         dist.data(),
+                                         ids.data()},
+                                        runs);
+                        DeviceArray<float> dd(batch * k, nullptr);
+                        DeviceArray<idx_t> di(batch * k, nullptr);
+                        row["on_device"] =
+                                compare(*stock,
+                                        *unique,
+                                        {queries_dev.get(),
+                                         nq,
+                                         batch,
+                                         k,
+                                         d,
+                                         dd.get(),
+                                         di.get()},
+                                        runs);
+                        row["codec"] = codec;
+                        row["batch"] = batch;
+                        row["nprobe"] = nprobe;
+                        row["k"] = k;
+                        const json& device = row["on_device"];
+                        printf("%-4s batch %5d nprobe %2d k %3d | host: stock "
+                               "%9.0f, unique %9.0f queries/s, cost %6.1f %% | "
+                               "device: stock %9.0f, unique %9.0f, cost %6.1f "
+                               "%%\n",
+                               codec.c_str(),
+                               (int)batch,
+                               nprobe,
+                               (int)k,
+                               (double)row["stock_qps"],
+                               (double)row["unique_qps"],
+                               100 * (double)row["cost"],
+                               (double)device["stock_qps"],
+                               (double)device["unique_qps"],
+                               100 * (double)device["cost"]);
+                        rows.push_back(row);
+                    }
                 }
             }
         }
@@ -173,6 +240,7 @@ int main(int argc, char** argv) {
                                              {"n", n},
                                              {"queries", nq},
                                              {"nlist", nlist},
+                                             {"memory", memory},
                                              {"rows", rows}}
                                                 .dump(1)
                                      << "\n";

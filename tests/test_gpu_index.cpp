@@ -3,9 +3,12 @@
 
 #include <set>
 
+#include <faiss/IndexHNSW.h>
 #include <faiss/IndexPreTransform.h>
 #include <faiss/VectorTransform.h>
 #include <faiss/gpu/StandardGpuResources.h>
+#include <faiss/gpu/utils/DeviceUtils.h>
+#include <faiss/impl/IDSelector.h>
 
 #include <faiss_flash/cuda/device.h>
 #include <faiss_flash/gpu/GpuIndexUnique.h>
@@ -97,7 +100,7 @@ TEST_CASE("gpu: no duplicates and full results", "[gpu]") {
                     const Found found = search_for(*gpu, k);
                     check_unique_and_full(found);
                     // of residual codes the CPU reports the first copy it
-                    // meets, the GPU the best one
+                    // meets, the GPU the best one: test_gpu_index_search.cpp
                     if (codec == Codec::flat ||
                         rule == AssignmentRule::nearest) {
                         check_same_distances(found, search_for(*flash.ivf, k));
@@ -154,6 +157,8 @@ TEST_CASE("gpu: results in device memory are those in host memory", "[gpu]") {
             x.size() * sizeof(float),
             cudaMemcpyHostToDevice));
     gpu->search(nq, queries.get(), k, dist.get(), ids.get());
+    // as with FAISS, work that is left in the resources' stream
+    resources.getResources()->syncDefaultStream(0);
     std::vector<idx_t> found(nq * k);
     FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
             found.data(),
@@ -247,9 +252,133 @@ TEST_CASE("gpu: what cannot be done says so", "[gpu]") {
             filled(Codec::flat, faiss::METRIC_L2, AssignmentRule::top_m);
     const std::unique_ptr<faiss::Index> gpu(
             faiss_flash::index_cpu_to_gpu(&resources, 0, flash.ivf.get()));
-    CHECK_THROWS_WITH(search_for(*gpu, 1025), ContainsSubstring("k = 1025"));
+    CHECK_THROWS_WITH(search_for(*gpu, 2049), ContainsSubstring("k = 2049"));
+    CHECK_THROWS_WITH(search_for(*gpu, 0), ContainsSubstring("k = 0"));
     const std::vector<float> x = clustered(1, d, 9);
     CHECK_THROWS_WITH(gpu->add(1, x.data()), ContainsSubstring("CPU"));
     CHECK_THROWS(gpu->reset());
     CHECK_THROWS(faiss_flash::index_cpu_to_gpu(&resources, 0, nullptr));
+
+    auto search_with = [&](const faiss::SearchParameters& params) {
+        std::vector<float> dist(3);
+        std::vector<idx_t> ids(3);
+        gpu->search(1, x.data(), 3, dist.data(), ids.data(), &params);
+    };
+    faiss::IDSelectorRange some(0, 10);
+    faiss::SearchParametersIVF params;
+    params.nprobe = 4;
+    search_with(params);
+    params.sel = &some;
+    CHECK_THROWS_WITH(search_with(params), ContainsSubstring("selector"));
+    params.sel = nullptr;
+    params.max_codes = 5;
+    CHECK_THROWS_WITH(search_with(params), ContainsSubstring("max_codes = 5"));
+    params.max_codes = 0;
+    params.nprobe = 0;
+    CHECK_THROWS_WITH(search_with(params), ContainsSubstring("nprobe = 0"));
+    CHECK_THROWS(search_with(faiss::SearchParameters()));
+
+    faiss::IndexFlatL2 quantizer(d);
+    faiss_flash::IndexIVFFlatFlash untrained(&quantizer, d, 4);
+    CHECK_THROWS_WITH(
+            faiss_flash::index_cpu_to_gpu(&resources, 0, &untrained),
+            ContainsSubstring("not trained"));
+    Flash pq = filled(Codec::pq, faiss::METRIC_L2, AssignmentRule::top_m);
+    dynamic_cast<faiss::IndexIVFPQ&>(*pq.ivf).polysemous_ht = 3;
+    CHECK_THROWS_WITH(
+            faiss_flash::index_cpu_to_gpu(&resources, 0, pq.ivf.get()),
+            ContainsSubstring("polysemous_ht = 3"));
+}
+
+TEST_CASE("gpu: a quantizer that stays on the CPU", "[gpu]") {
+    if (no_device()) {
+        return;
+    }
+    faiss::gpu::StandardGpuResources resources;
+    auto* graph = new faiss::IndexHNSWFlat(d, 16);
+    faiss_flash::IndexIVFFlatFlash index(graph, d, nlist);
+    index.own_fields = true;
+    index.quantizer_trains_alone = 2;
+    index.nprobe = 8;
+    index.policy = faiss_flash::AssignmentPolicy::top_m(2);
+    train_briefly(index);
+    const std::vector<float> x = clustered(n, d, 5);
+    index.train(n, x.data());
+    index.add(n, x.data());
+    CHECK_THROWS(faiss_flash::index_cpu_to_gpu(&resources, 0, &index));
+    faiss::gpu::GpuClonerOptions options;
+    options.allowCpuCoarseQuantizer = true;
+    const std::unique_ptr<faiss::Index> gpu(
+            faiss_flash::index_cpu_to_gpu(&resources, 0, &index, &options));
+    const Found found = search_for(*gpu, 10);
+    check_unique_and_full(found);
+    check_same_distances(found, search_for(index, 10));
+    const std::unique_ptr<faiss::Index> back(
+            faiss_flash::index_gpu_to_cpu(gpu.get()));
+    CHECK(search_for(*back, 10).ids == search_for(index, 10).ids);
+}
+
+TEST_CASE("gpu: replicas and shards on two devices", "[gpu]") {
+    if (no_device()) {
+        return;
+    }
+    if (faiss::gpu::getNumDevices() < 2) {
+        std::puts("SKIPPED: one CUDA device only");
+        return;
+    }
+    faiss::gpu::StandardGpuResources first, second;
+    for (const Codec codec : {Codec::flat, Codec::pq, Codec::sq8}) {
+        const Flash flash =
+                filled(codec, faiss::METRIC_L2, AssignmentRule::top_m);
+        const std::unique_ptr<faiss::Index> one(
+                faiss_flash::index_cpu_to_gpu(&first, 0, flash.ivf.get()));
+        const Found expected = search_for(*one, 10);
+        for (const bool shard : {false, true}) {
+            INFO(name(codec) << (shard ? ", shards" : ", replicas"));
+            faiss::gpu::GpuMultipleClonerOptions options;
+            options.shard = shard;
+            const std::unique_ptr<faiss::Index> gpus(
+                    faiss_flash::index_cpu_to_gpu_multiple(
+                            {&first, &second},
+                            {0, 1},
+                            flash.ivf.get(),
+                            &options));
+            for (int run = 0; run < 3; run++) {
+                const Found found = search_for(*gpus, 10);
+                check_unique_and_full(found);
+                CHECK(found.ids == expected.ids);
+                CHECK(found.dist == expected.dist);
+            }
+            const std::unique_ptr<faiss::Index> back(
+                    faiss_flash::index_gpu_to_cpu(gpus.get()));
+            CHECK(back->ntotal == flash->ntotal);
+            dynamic_cast<faiss::IndexIVF&>(*back).nprobe = flash->nprobe;
+            check_same_distances(
+                    search_for(*back, 10), search_for(*flash.ivf, 10));
+        }
+    }
+    // the second device alone, called while the first one is current
+    const Flash flash =
+            filled(Codec::flat, faiss::METRIC_L2, AssignmentRule::top_m);
+    const std::unique_ptr<faiss::Index> gpu(
+            faiss_flash::index_cpu_to_gpu(&second, 1, flash.ivf.get()));
+    CHECK(dynamic_cast<GpuIndexUnique&>(*gpu).getDevice() == 1);
+    check_same_distances(search_for(*gpu, 10), search_for(*flash.ivf, 10));
+    // queries and results in the other device's memory
+    const std::vector<float> x = clustered(nq, d, 7);
+    DeviceArray<float> queries(x.size(), nullptr), dist(nq * 10, nullptr);
+    DeviceArray<idx_t> ids(nq * 10, nullptr);
+    FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
+            queries.get(),
+            x.data(),
+            x.size() * sizeof(float),
+            cudaMemcpyHostToDevice));
+    gpu->search(nq, queries.get(), 10, dist.get(), ids.get());
+    std::vector<idx_t> found(nq * 10);
+    FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
+            found.data(),
+            ids.get(),
+            found.size() * sizeof(idx_t),
+            cudaMemcpyDeviceToHost));
+    CHECK(found == search_for(*gpu, 10).ids);
 }

@@ -2,38 +2,59 @@
 
 #include <memory>
 
-#include <faiss/gpu/GpuIndex.h>
+#include <faiss/IndexIVF.h>
+#include <faiss/gpu/GpuResources.h>
 
-#include <faiss_flash/IndexIVFFlash.h>
-#include <faiss_flash/ivf/list_mixture.h>
+#include <faiss_flash/faiss_compat.h>
 
 namespace faiss_flash {
 
-/** A FAISS GPU IVF index over lists that hold copies, searched without
- * duplicates. Made by index_cpu_to_gpu (gpu/gpu_cloner.h).
- *
- * A search asks the GPU index for k·c results, c being the most copies that
- * any vector has, and keeps the first of each id, on the device and in the
- * index's stream: so k distinct ids come whenever the probed lists hold k
- * vectors. A vector has the distance of its best copy (for codes of residuals
- * a CPU index of ours reports the copy that it meets first).
- *
- * Queries and results may be in host or device memory, as for FAISS's GPU
- * indexes. k·c is at most 2048, FAISS's bound. Search parameters are passed
- * on. Vectors are added and removed on the CPU, before cloning: add and reset
- * throw.
- */
-struct GpuIndexUnique : faiss::Index, FlashOptions {
-    /// GpuIndexIVFFlat, GpuIndexIVFPQ or GpuIndexIVFScalarQuantizer
-    std::unique_ptr<faiss::gpu::GpuIndex> index;
-    /// most posting-list entries of one id
-    int most_copies = 1;
-    /// of the index this was made from, for the way back
-    ListMixture mixture;
+class DeviceLists;
 
+/** Posting lists that may hold copies, on a GPU, searched without duplicates.
+ * Made by index_cpu_to_gpu (gpu/gpu_cloner.h), which says what it knows.
+ *
+ * The k nearest distinct ids come whenever the probed lists hold k. Of an
+ * id's copies the best one counts (for codes of residuals, whose copies
+ * differ, a CPU index of ours reports the copy that it meets first).
+ * Distances are computed in fp32 as ‖x − v‖² or x·v from decoded codes.
+ * Results are ordered by (distance, id); of vectors with the k-th distance
+ * those of nearer lists are preferred. The same bytes every run.
+ *
+ * Queries and results may be in host or device memory; as with FAISS's GPU
+ * indexes everything happens in the resources' stream, and results on the
+ * host are there when a call returns. From 1 to 2048 results; as many lists
+ * as a GPU quantizer finds, 2048. Search parameters: SearchParametersIVF with
+ * nprobe and quantizer_params; selectors, max_codes and polysemous_ht throw.
+ * Vectors are added and removed on the CPU, before cloning: add and reset
+ * throw.
+ *
+ * Memory: the lists once, as on the CPU, with 64-bit ids (device_lists.h),
+ * and for a search up to 256 MiB of the resources' temporary memory (more
+ * where one query alone needs it: 4 bytes per candidate).
+ *
+ * How it works: gpu/README.md.
+ */
+struct GpuIndexUnique : faiss::Index, faiss::IndexIVFInterface {
+    /// What the CPU index knows beside vectors and centroids: its lists and
+    /// quantizer are null pointers.
+    std::unique_ptr<faiss::IndexIVF> cpu_part;
+
+    /// Copies the index's lists. `quantizer` is its quantizer on the GPU (or
+    /// the CPU), `cpu_part` as above.
     GpuIndexUnique(
-            std::unique_ptr<faiss::gpu::GpuIndex> index,
-            int most_copies);
+            faiss::gpu::GpuResourcesProvider* provider,
+            int device,
+            const faiss::IndexIVF& index,
+            std::unique_ptr<faiss::Index> quantizer,
+            std::unique_ptr<faiss::IndexIVF> cpu_part);
+    ~GpuIndexUnique() override;
+
+    int getDevice() const {
+        return device_;
+    }
+    /// posting-list entries, copies included
+    idx_t ncopies() const;
 
     void search(
             idx_t n,
@@ -43,10 +64,58 @@ struct GpuIndexUnique : faiss::Index, FlashOptions {
             idx_t* labels,
             const faiss::SearchParameters* params = nullptr) const override;
 
+    /// Lists given by the caller, (n, nprobe), −1: none; their distances are
+    /// not used. store_pairs and stats throw.
+    void search_preassigned(
+            idx_t n,
+            const float* x,
+            idx_t k,
+            const idx_t* assign,
+            const float* centroid_dis,
+            float* distances,
+            idx_t* labels,
+            bool store_pairs,
+            const faiss::IVFSearchParameters* params = nullptr,
+            faiss::IndexIVFStats* stats = nullptr) const override;
+
+    /// Throws, as FAISS's GPU indexes do.
+    void range_search_preassigned(
+            idx_t n,
+            const float* x,
+            float radius,
+            const idx_t* keys,
+            const float* coarse_dis,
+            faiss::RangeSearchResult* result,
+            bool store_pairs = false,
+            const faiss::IVFSearchParameters* params = nullptr,
+            faiss::IndexIVFStats* stats = nullptr) const override;
+
     /// Throws: vectors are added on the CPU.
     void add(idx_t n, const float* x) override;
     /// Throws.
     void reset() override;
+
+    /// Appends all entries to as many empty lists: the way back.
+    void copy_lists_to(faiss::InvertedLists& lists) const;
+
+   private:
+    struct Work;
+
+    void search_lists(
+            idx_t n,
+            const float* x,
+            idx_t k,
+            size_t probes,
+            const idx_t* assign,
+            const faiss::SearchParameters* quantizer_params,
+            float* distances,
+            idx_t* labels) const;
+    void search_block(const Work& work) const;
+    void find_lists(const Work& work) const;
+
+    std::shared_ptr<faiss::gpu::GpuResources> resources_;
+    int device_;
+    std::unique_ptr<DeviceLists> lists_;
 };
 
 } // namespace faiss_flash

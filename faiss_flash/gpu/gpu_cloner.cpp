@@ -1,20 +1,15 @@
 #include <faiss_flash/gpu/gpu_cloner.h>
 
-#include <algorithm>
-#include <cinttypes>
+#include <cstring>
 #include <memory>
-#include <unordered_map>
 
 #include <faiss/IndexFlat.h>
 #include <faiss/IndexReplicas.h>
 #include <faiss/IndexShards.h>
-#include <faiss/gpu/GpuIndexIVFFlat.h>
-#include <faiss/gpu/GpuIndexIVFPQ.h>
-#include <faiss/gpu/GpuIndexIVFScalarQuantizer.h>
 
+#include <faiss_flash/IndexIVFFlash.h>
 #include <faiss_flash/flash_index_io.h>
 #include <faiss_flash/gpu/GpuIndexUnique.h>
-#include <faiss_flash/ivf/vector_count.h>
 
 namespace faiss_flash {
 
@@ -37,12 +32,18 @@ bool with_flash_index(const faiss::Index* index, Fn&& fn) {
     return true;
 }
 
-/// Most entries that one id has.
-int count_most_copies(const faiss::InvertedLists& lists) {
-    std::unordered_map<idx_t, int> counts;
-    int most = 1;
-    for_each_id(lists, [&](idx_t id) { most = std::max(most, ++counts[id]); });
-    return most;
+/// A copy without lists and quantizer.
+template <class Flash>
+std::unique_ptr<Flash> without_lists(const Flash& flash) {
+    auto copy = std::make_unique<Flash>(flash);
+    copy->quantizer = nullptr;
+    copy->invlists = nullptr;
+    copy->own_fields = copy->own_invlists = false;
+    copy->direct_map.clear();
+    const Model model = flash.model();
+    copy->variances = model.variances;
+    copy->mixing_weights = model.weights;
+    return copy;
 }
 
 class ToGpu : public faiss::gpu::ToGpuCloner {
@@ -52,20 +53,34 @@ class ToGpu : public faiss::gpu::ToGpuCloner {
     faiss::Index* clone_Index(const faiss::Index* index) override {
         std::unique_ptr<GpuIndexUnique> made;
         const bool ours = with_flash_index(index, [&](const auto& flash) {
-            std::unique_ptr<faiss::Index> clone(
-                    ToGpuCloner::clone_Index(&flash));
-            auto* gpu = dynamic_cast<faiss::gpu::GpuIndex*>(clone.get());
             FAISS_THROW_IF_NOT_MSG(
-                    gpu, "FAISS has no GPU index for this kind of index");
-            clone.release();
+                    flash.is_trained,
+                    "the index is not trained: train and fill it on the CPU");
             made = std::make_unique<GpuIndexUnique>(
-                    std::unique_ptr<faiss::gpu::GpuIndex>(gpu),
-                    flash.has_copies ? count_most_copies(*flash.invlists) : 1);
-            static_cast<FlashOptions&>(*made) = flash;
-            const Model model = flash.model();
-            made->mixture = {model.variances, model.weights};
+                    provider,
+                    device,
+                    flash,
+                    clone_quantizer(flash.quantizer),
+                    without_lists(flash));
         });
         return ours ? made.release() : ToGpuCloner::clone_Index(index);
+    }
+
+   private:
+    std::unique_ptr<faiss::Index> clone_quantizer(const faiss::Index* index) {
+        faiss::gpu::GpuClonerOptions options = *this;
+        options.useFloat16 = useFloat16CoarseQuantizer;
+        ToGpuCloner cloner(provider, device, options);
+        try {
+            return std::unique_ptr<faiss::Index>(cloner.clone_Index(index));
+        } catch (const faiss::FaissException& e) {
+            // FAISS's words for a kind of index that it has on the CPU alone
+            if (!allowCpuCoarseQuantizer ||
+                !strstr(e.what(), "not implemented on GPU")) {
+                throw;
+            }
+        }
+        return std::unique_ptr<faiss::Index>(faiss_flash::clone_index(index));
     }
 };
 
@@ -76,28 +91,24 @@ class ToCpu : public faiss::gpu::ToCPUCloner {
         if (!unique) {
             return ToCPUCloner::clone_Index(index);
         }
-        const std::unique_ptr<faiss::Index> stock(
-                ToCPUCloner::clone_Index(unique->index.get()));
-        if (auto* flat = dynamic_cast<faiss::IndexIVFFlat*>(stock.get())) {
-            return restore<IndexIVFFlatFlash>(*unique, *flat);
-        }
-        if (auto* pq = dynamic_cast<faiss::IndexIVFPQ*>(stock.get())) {
-            return restore<IndexIVFPQFlash>(*unique, *pq);
-        }
-        if (auto* sq = dynamic_cast<faiss::IndexIVFScalarQuantizer*>(
-                    stock.get())) {
-            return restore<IndexIVFScalarQuantizerFlash>(*unique, *sq);
-        }
-        FAISS_THROW_MSG("the GPU index is none of FAISS's IVF indexes");
+        faiss::Index* made = nullptr;
+        with_flash_index(unique->cpu_part.get(), [&](const auto& flash) {
+            made = restore(*unique, flash);
+        });
+        return made;
     }
 
    private:
-    template <class Flash, class Base>
-    static faiss::Index* restore(const GpuIndexUnique& from, Base& stock) {
-        auto index = std::make_unique<Flash>(stock);
-        static_cast<FlashOptions&>(*index) = from;
-        index->variances = from.mixture.variances;
-        index->mixing_weights = from.mixture.mixing_weights;
+    template <class Flash>
+    Flash* restore(const GpuIndexUnique& gpu, const Flash& cpu_part) {
+        auto index = std::make_unique<Flash>(cpu_part);
+        index->nprobe = gpu.nprobe;
+        index->quantizer = clone_Index(gpu.quantizer);
+        index->own_fields = true;
+        index->invlists =
+                new faiss::ArrayInvertedLists(index->nlist, index->code_size);
+        index->own_invlists = true;
+        gpu.copy_lists_to(*index->invlists);
         return index.release();
     }
 };

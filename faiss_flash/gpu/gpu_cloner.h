@@ -13,7 +13,17 @@ namespace faiss_flash {
  * IndexIVFFlatFlash, IndexIVFPQFlash and IndexIVFScalarQuantizerFlash (alone
  * or inside IndexPreTransform and other wrappers that FAISS clones) becoming
  * a GpuIndexUnique, whose search returns no duplicates. The caller owns the
- * result. O(entries) on the host to count copies.
+ * result.
+ *
+ * Codes: flat; PQ with 1 to 16 bits, any number of subquantizers, residuals
+ * or not; SQ with 8, 6 and 4 bits (uniform and direct, too), fp16, bf16.
+ * Others, polysemous filtering, and indexes that are not trained throw.
+ *
+ * Of GpuClonerOptions, for indexes of ours: useFloat16CoarseQuantizer and
+ * allowCpuCoarseQuantizer are obeyed; ids have 64 bits whatever
+ * indicesOptions says; there are no look-up tables (useFloat16,
+ * usePrecomputed), nothing to reserve (reserveVecs), one layout
+ * (storeTransposed) and no cuVS (use_cuvs).
  */
 faiss::Index* index_cpu_to_gpu(
         faiss::gpu::GpuResourcesProvider* provider,
@@ -32,9 +42,10 @@ faiss::Index* index_cpu_to_gpu_multiple(
         const faiss::Index* index,
         const faiss::gpu::GpuMultipleClonerOptions* options = nullptr);
 
-/** The way back: the lists with all copies, policy and mixture. A
- * MixtureQuantizer comes back as a flat quantizer, its variances and weights
- * in the index's own fields. Replicas give one of them, shards are merged.
+/** The way back: the lists with all copies in their order, policy, mixture
+ * and parameters; no direct map. A MixtureQuantizer comes back as a flat
+ * quantizer, its variances and weights in the index's own fields. Replicas
+ * give one of them, shards are merged.
  */
 faiss::Index* index_gpu_to_cpu(const faiss::Index* index);
 

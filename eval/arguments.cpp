@@ -142,6 +142,14 @@ void add_training_options(CLI::App& app, Arguments& a) {
             ->capture_default_str()
             ->group(group);
     app.add_option(
+               "--covariance",
+               a.covariance,
+               "of gmm: spherical, tied_spherical, diag or tied_diag")
+            ->check(CLI::IsMember(
+                    {"spherical", "tied_spherical", "diag", "tied_diag"}))
+            ->capture_default_str()
+            ->group(group);
+    app.add_option(
                "--max-points-per-centroid",
                a.max_points_per_centroid,
                "train on a random subset of at most so many times nlist")

@@ -33,6 +33,7 @@ struct Arguments {
     int niter = 10;
     int em_niter = 90;
     double em_tolerance = 1e-4;
+    std::string covariance = "spherical";
     int max_points_per_centroid = 256;
     PolicyOptions policy;
     double rerank = 10;

@@ -76,6 +76,7 @@ class Sweep {
         options.niter = arguments_.niter;
         options.em_niter = arguments_.em_niter;
         options.em_tolerance = arguments_.em_tolerance;
+        options.covariance = covariance_by_name(arguments_.covariance);
         options.max_points_per_centroid = arguments_.max_points_per_centroid;
         options.seed = seed;
         options.engine = arguments_.engine;
@@ -227,6 +228,10 @@ class Sweep {
                     options.em_niter,
                     options.em_tolerance);
             all += text;
+            if (options.covariance != Covariance::spherical) {
+                all += std::string(";covariance=") +
+                        to_string(options.covariance);
+            }
         }
         if (!method.stock && method.rule != AssignmentRule::nearest) {
             all += ";" + policy_params(policy);

@@ -62,6 +62,7 @@ TrainedQuantizer train_quantizer(
         clustering.gmm.warm_start_niter = options.niter;
         clustering.gmm.em_niter = options.em_niter;
         clustering.gmm.em_tolerance = options.em_tolerance;
+        clustering.gmm.covariance = options.covariance;
         clustering.train(n, x, quantizer);
         trained.seconds = watch.seconds();
         trained.passes = static_cast<int>(

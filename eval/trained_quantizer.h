@@ -18,6 +18,7 @@ struct TrainingOptions {
     int niter = 10; ///< k-means passes; for gmm those of its warm start
     int em_niter = 90;
     double em_tolerance = 1e-4;
+    Covariance covariance = Covariance::spherical;
     int max_points_per_centroid = 256;
     int seed = 1234;
     std::string engine = "auto";
@@ -32,8 +33,10 @@ struct TrainedPQ {
 /// Trained centroids, which every policy and codec of a trainer shares.
 struct TrainedQuantizer {
     std::vector<float> centroids; ///< (nlist, d)
-    /// of the mixture, (nlist); empty for stock FAISS
-    std::vector<float> variances, mixing_weights;
+    /// of the mixture, (nlist), or (nlist, d) if diagonal; empty for stock
+    /// FAISS
+    std::vector<float> variances;
+    std::vector<float> mixing_weights; ///< (nlist)
     double seconds = 0;
     int passes = 0; ///< over the training vectors that were really run
     /// by storage name, filled as they are trained; see build_index()

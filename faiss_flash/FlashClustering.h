@@ -49,7 +49,8 @@ struct FlashClustering : faiss::Clustering {
     /// Outputs: the clusters read as an isotropic Gaussian mixture with one
     /// shared variance, σ² = Σ_i ‖x_i − c_a(i)‖² / (n·d) and π_k = n_k / n
     /// from the last pass, so that responsibilities can be had for k-means
-    /// centroids as well. Size k each.
+    /// centroids as well. Size k each; (k, d) variances of a GMMClustering
+    /// with diagonal covariances.
     std::vector<float> variances;
     std::vector<float> mixing_weights;
 

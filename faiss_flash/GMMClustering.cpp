@@ -54,12 +54,15 @@ void GMMClustering::complete_plan(TrainingPlan& plan) const {
     plan.early_stop_threshold = -1;
     plan.soft_passes = gmm.em_niter;
     plan.em_tolerance = gmm.em_tolerance;
-    plan.shared_variance = gmm.shared_variance;
+    plan.covariance = gmm.covariance;
     plan.variance_floor = gmm.variance_floor;
     plan.min_weight = gmm.min_weight;
 }
 
 void GMMClustering::take_result(TrainingResult& result) {
+    if (is_diagonal(gmm.covariance)) {
+        result.model.make_diagonal(); // also where nothing was fitted
+    }
     for (const PassReport& r : result.passes) {
         if (r.pass == Pass::soft) {
             em_stats.push_back(

@@ -15,10 +15,11 @@ struct GMMParameters {
     /// stop when an EM pass adds less than this to the log-likelihood per
     /// vector (nats)
     double em_tolerance = 1e-4;
-    /// one variance for all components instead of one each
-    bool shared_variance = false;
+    /// spherical or diagonal, one for each component or one for all
+    Covariance covariance = Covariance::spherical;
     /// smallest variance, as a fraction of the data's mean variance around
-    /// the warm start's centroids
+    /// the warm start's centroids; with diagonal covariances of that
+    /// dimension's, see variance_floor() in trainer/update.h
     double variance_floor = 1e-3;
     /// a component with less than this share of 1/k of the weight is
     /// re-seeded beside the one with the largest Σ r ‖x − μ‖²
@@ -37,26 +38,36 @@ struct EMStats {
     int nreseed;               ///< components re-seeded after the pass
 };
 
-/** Isotropic Gaussian mixture by EM, as a drop-in for faiss::Clustering.
+/** Gaussian mixture by EM, as a drop-in for faiss::Clustering.
  *
- *   p(x) = Σ_k π_k N(x | μ_k, σ²_k I)
+ *   p(x) = Σ_k π_k N(x | μ_k, Σ_k)
  *
- * E-step: r_ik = π_k N(x_i | μ_k, σ²_k I) / p(x_i). M-step, with
- * N_k = Σ_i w_i r_ik: μ_k = Σ_i w_i r_ik x_i / N_k, σ²_k = Σ_i w_i r_ik
- * ‖x_i − μ_k‖² / (d·N_k), π_k = N_k / Σ w.
+ * E-step: r_ik = π_k N(x_i | μ_k, Σ_k) / p(x_i). M-step, with
+ * N_k = Σ_i w_i r_ik: μ_k = Σ_i w_i r_ik x_i / N_k, π_k = N_k / Σ w, and
+ * with e_kj = Σ_i w_i r_ik (x_ij − μ_kj)², as gmm.covariance says:
+ *
+ *   spherical        Σ_k = σ²_k I,       σ²_k  = Σ_j e_kj / (d·N_k)
+ *   tied_spherical   Σ_k = σ² I,         σ²    = Σ_kj e_kj / (d·Σ w)
+ *   diag             Σ_k = diag(σ²_k·),  σ²_kj = e_kj / N_k
+ *   tied_diag        Σ_k = diag(σ²_·),   σ²_j  = Σ_k e_kj / Σ w
+ *
+ * `variances` then holds (k) values, or (k, d) of diagonal covariances (tied
+ * ones k times the same).
  *
  * After a k-means warm start the responsibilities of real data are sparse:
  * a pass keeps, per vector, the components within ln(k/10⁻⁶) nats of its
  * best one, so that what is left out is below 10⁻⁶ per vector, and feeds
  * them to the same segment sums as k-means (see faiss_flash/cpu/README.md).
- * The log-likelihood never falls (beyond rounding) between re-seeds.
+ * The log-likelihood never falls (beyond rounding) between re-seeds. Passes
+ * with diagonal covariances run on the CPU.
  *
  * The means are left in `centroids` and in the index. `spherical` keeps the
- * means on the unit sphere, `int_centroids` rounds them (the log-likelihood
- * may then fall), input centroids and `frozen_centroids` hold as in k-means.
- * `niter` is not used (gmm.warm_start_niter and gmm.em_niter take its
- * place), nor is early_stop_threshold; `nredo` keeps the best
- * log-likelihood. An index of any metric is fitted in L2 geometry.
+ * means on the unit sphere (the log-likelihood may then fall with diagonal
+ * covariances), `int_centroids` rounds them (it may fall), input centroids and
+ * `frozen_centroids` hold as in k-means. `niter` is not used
+ * (gmm.warm_start_niter and gmm.em_niter take its place), nor is
+ * early_stop_threshold; `nredo` keeps the best log-likelihood. An index of any
+ * metric is fitted in L2 geometry.
  *
  * Idea and τ = 1/K rule: Flash-GMM. Tests: tests/test_gmm.cpp.
  */

@@ -110,8 +110,8 @@ struct IVFFlash : Base, FlashOptions {
 
     /// Filled by train(): what makes the quantizer's centroids a mixture.
     /// A MixtureQuantizer's own come before these.
-    std::vector<float> variances;
-    std::vector<float> mixing_weights;
+    std::vector<float> variances;      ///< (nlist), or (nlist, d) if diagonal
+    std::vector<float> mixing_weights; ///< (nlist)
 
     /// Whether some vector may be stored in more than one list. Set by what
     /// adds copies, cleared when the last copy goes.

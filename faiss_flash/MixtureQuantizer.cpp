@@ -63,7 +63,7 @@ size_t MixtureQuantizer::remove_ids(const faiss::IDSelector& sel) {
 }
 
 bool MixtureQuantizer::is_mixture() const {
-    return ntotal > 0 && variances.size() == (size_t)ntotal &&
+    return is_variance_count(variances.size(), ntotal, d) &&
             mixing_weights.size() == (size_t)ntotal;
 }
 
@@ -71,21 +71,24 @@ void MixtureQuantizer::set_mixture(
         std::vector<float> new_variances,
         std::vector<float> new_weights) {
     FAISS_THROW_IF_NOT_FMT(
-            new_variances.size() == (size_t)ntotal &&
+            is_variance_count(new_variances.size(), ntotal, d) &&
                     new_weights.size() == (size_t)ntotal,
             "MixtureQuantizer: %zd variances and %zd mixing_weights for "
-            "ntotal = %" PRId64 " vectors",
+            "ntotal = %" PRId64 " vectors in %d dimensions",
             new_variances.size(),
             new_weights.size(),
-            (int64_t)ntotal);
-    double total = 0;
-    for (size_t c = 0; c < new_variances.size(); c++) {
+            (int64_t)ntotal,
+            (int)d);
+    for (size_t i = 0; i < new_variances.size(); i++) {
         FAISS_THROW_IF_NOT_FMT(
-                std::isfinite(new_variances[c]) && new_variances[c] > 0,
+                std::isfinite(new_variances[i]) && new_variances[i] > 0,
                 "MixtureQuantizer: variances[%zd] = %g should be finite and "
                 "above 0",
-                c,
-                new_variances[c]);
+                i,
+                new_variances[i]);
+    }
+    double total = 0;
+    for (size_t c = 0; c < new_weights.size(); c++) {
         FAISS_THROW_IF_NOT_FMT(
                 std::isfinite(new_weights[c]) && new_weights[c] >= 0,
                 "MixtureQuantizer: mixing_weights[%zd] = %g should be finite "

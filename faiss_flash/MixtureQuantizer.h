@@ -11,7 +11,7 @@ namespace faiss_flash {
 
 /** A flat coarse quantizer that also knows its clusters as a Gaussian
  * mixture: the means are the vectors of the IndexFlat, beside them each
- * one's variance and mixing weight.
+ * one's variance (or variances, one per dimension) and mixing weight.
  *
  * Usable wherever FAISS takes a quantizer: search, assign and everything
  * else are IndexFlat's, and stock write_index stores it as a plain IndexFlat
@@ -23,7 +23,8 @@ struct MixtureQuantizer : faiss::IndexFlat {
     faiss::ClusteringParameters cp; ///< for train()
     GMMParameters gmm;              ///< for train()
     std::string engine = "auto";
-    std::vector<float> variances;      ///< (ntotal), or empty
+    /// (ntotal), (ntotal, d) of diagonal covariances, or empty
+    std::vector<float> variances;
     std::vector<float> mixing_weights; ///< (ntotal), or empty
 
     MixtureQuantizer() = default;
@@ -44,8 +45,8 @@ struct MixtureQuantizer : faiss::IndexFlat {
     /// Whether the ntotal vectors have variances and mixing weights.
     bool is_mixture() const;
 
-    /// Give the ntotal vectors their variances (> 0) and mixing weights
-    /// (≥ 0, summing to 1 within 1e-3).
+    /// Give the ntotal vectors their variances (> 0; one each, or one each
+    /// per dimension) and mixing weights (≥ 0, summing to 1 within 1e-3).
     void set_mixture(
             std::vector<float> variances,
             std::vector<float> mixing_weights);

@@ -138,7 +138,8 @@ void complete_mixture(
         mixture = {quantizer->variances, quantizer->mixing_weights};
         return;
     }
-    const bool known = mixture.variances.size() == index.nlist &&
+    const bool known =
+            is_variance_count(mixture.variances.size(), index.nlist, index.d) &&
             mixture.mixing_weights.size() == index.nlist;
     const bool needed = options.policy.rule == AssignmentRule::responsibility;
     if (!known && needed) {
@@ -174,7 +175,8 @@ Model coarse_model(
         model.variances = mixture->variances;
         model.weights = mixture->mixing_weights;
     } else if (
-            variances.size() == model.k && mixing_weights.size() == model.k) {
+            is_variance_count(variances.size(), model.k, model.d) &&
+            mixing_weights.size() == model.k) {
         model.variances = variances;
         model.weights = mixing_weights;
     }

@@ -34,7 +34,7 @@ void complete_mixture(
         ListMixture& mixture);
 
 /// The quantizer's centroids; with a MixtureQuantizer's mixture or else with
-/// the given one, if it has nlist entries.
+/// the given one, if it has entries for all of them.
 Model coarse_model(
         const faiss::IndexIVF& index,
         const std::vector<float>& variances,

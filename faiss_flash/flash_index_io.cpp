@@ -15,6 +15,7 @@
 #include <faiss_flash/MixtureQuantizer.h>
 #include <faiss_flash/io/check_contents.h>
 #include <faiss_flash/io/sealed_file.h>
+#include <faiss_flash/ivf/list_mixture.h>
 #include <faiss_flash/ivf/wrapped_index.h>
 
 namespace faiss_flash {
@@ -31,7 +32,7 @@ json to_json(const GMMParameters& gmm) {
     return {{"warm_start_niter", gmm.warm_start_niter},
             {"em_niter", gmm.em_niter},
             {"em_tolerance", gmm.em_tolerance},
-            {"shared_variance", gmm.shared_variance},
+            {"covariance", to_string(gmm.covariance)},
             {"variance_floor", gmm.variance_floor},
             {"min_weight", gmm.min_weight}};
 }
@@ -40,7 +41,7 @@ void from_json(const json& j, GMMParameters& gmm) {
     j.at("warm_start_niter").get_to(gmm.warm_start_niter);
     j.at("em_niter").get_to(gmm.em_niter);
     j.at("em_tolerance").get_to(gmm.em_tolerance);
-    j.at("shared_variance").get_to(gmm.shared_variance);
+    gmm.covariance = covariance_by_name(j.at("covariance").get<std::string>());
     j.at("variance_floor").get_to(gmm.variance_floor);
     j.at("min_weight").get_to(gmm.min_weight);
 }
@@ -92,27 +93,33 @@ json to_json(const char* class_name, const IVFFlash<Base>& index) {
             {"mixture_quantizer", to_json(*index.quantizer)}};
 }
 
-/// One number per list or none.
-std::vector<float> list_values(
-        const json& j,
-        const char* field,
-        size_t nlist,
-        bool positive) {
-    auto values = j.at(field).get<std::vector<float>>();
+/// Numbers for each of the k lists, or none.
+ListMixture list_mixture(const json& j, size_t k, size_t d) {
+    ListMixture mixture;
+    j.at("variances").get_to(mixture.variances);
+    j.at("mixing_weights").get_to(mixture.mixing_weights);
+    const size_t variances = mixture.variances.size();
+    const size_t weights = mixture.mixing_weights.size();
     FAISS_THROW_IF_NOT_FMT(
-            values.empty() || values.size() == nlist,
-            "%zd %s for nlist = %zd",
-            values.size(),
-            field,
-            nlist);
-    for (float value : values) {
+            (variances == 0 || is_variance_count(variances, k, d)) &&
+                    (weights == 0 || weights == k),
+            "%zd variances and %zd mixing_weights for %zd lists in %zd "
+            "dimensions",
+            variances,
+            weights,
+            k,
+            d);
+    for (float value : mixture.variances) {
         FAISS_THROW_IF_NOT_FMT(
-                std::isfinite(value) && (positive ? value > 0 : value >= 0),
-                "%s holds %g",
-                field,
+                std::isfinite(value) && value > 0, "variances holds %g", value);
+    }
+    for (float value : mixture.mixing_weights) {
+        FAISS_THROW_IF_NOT_FMT(
+                std::isfinite(value) && value >= 0,
+                "mixing_weights holds %g",
                 value);
     }
-    return values;
+    return mixture;
 }
 
 /// The mixture quantizer that FAISS wrote and read as a flat index.
@@ -128,10 +135,10 @@ std::unique_ptr<faiss::Index> restore_quantizer(
     std::vector<float> means((size_t)flat->ntotal * flat->d);
     flat->reconstruct_n(0, flat->ntotal, means.data());
     mixture->add(flat->ntotal, means.data());
-    auto variances = list_values(j, "variances", flat->ntotal, true);
-    auto weights = list_values(j, "mixing_weights", flat->ntotal, false);
-    if (!variances.empty()) {
-        mixture->set_mixture(std::move(variances), std::move(weights));
+    ListMixture known = list_mixture(j, flat->ntotal, flat->d);
+    if (!known.variances.empty()) {
+        mixture->set_mixture(
+                std::move(known.variances), std::move(known.mixing_weights));
     }
     return mixture;
 }
@@ -175,9 +182,9 @@ std::unique_ptr<faiss::Index> assemble(faiss::Index& read, const json& j) {
     index->gmm.check();
     from_json(j.at("policy"), index->policy);
     j.at("engine").get_to(index->engine);
-    index->variances = list_values(j, "variances", index->nlist, true);
-    index->mixing_weights =
-            list_values(j, "mixing_weights", index->nlist, false);
+    ListMixture known = list_mixture(j, index->nlist, index->d);
+    index->variances = std::move(known.variances);
+    index->mixing_weights = std::move(known.mixing_weights);
     const json& mixture = j.at("mixture_quantizer");
     if (!mixture.is_null()) {
         auto quantizer = restore_quantizer(mixture, *index->quantizer);

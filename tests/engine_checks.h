@@ -170,13 +170,22 @@ inline Densities densities(const Problem& p, size_t i) {
     const size_t k = p.k();
     Densities out;
     out.r.resize(k);
-    std::vector<double> half(k); // ‖x − μ‖² / 2σ²
+    std::vector<double> half(k); // Σ_j (x − μ)² / 2σ²
     double top = -HUGE_VAL;
     for (size_t c = 0; c < k; c++) {
-        const double variance = p.model.variances[c];
-        half[c] = p.dist[i * k + c] / (2 * variance);
-        out.r[c] = std::log(double(p.model.weights[c])) -
-                0.5 * p.d() * std::log(2 * pi * variance) - half[c];
+        double logs = 0;
+        if (p.model.is_diagonal()) {
+            for (size_t j = 0; j < p.d(); j++) {
+                const double variance = p.model.variances[c * p.d() + j];
+                half[c] += p.square(i, c, j) / (2 * variance);
+                logs += std::log(2 * pi * variance);
+            }
+        } else {
+            const double variance = p.model.variances[c];
+            half[c] = p.dist[i * k + c] / (2 * variance);
+            logs = p.d() * std::log(2 * pi * variance);
+        }
+        out.r[c] = std::log(double(p.model.weights[c])) - 0.5 * logs - half[c];
         top = std::max(top, out.r[c]);
     }
     double sum = 0;
@@ -308,13 +317,16 @@ inline void check_soft(
         bool even_drop = true) {
     INFO(p.name << ", soft pass");
     const size_t n = p.n(), k = p.k(), d = p.d();
+    const size_t per = p.model.is_diagonal() ? d : 1; // energies of a component
     const Statistics stats = accumulate(engine, p, Pass::soft);
+    REQUIRE(stats.energy.size() == k * per);
     // the m = k responsibilities show which components a pass keeps
     const Responsibilities kept = responsibilities(engine, p, k);
     const Responsibilities first = responsibilities(engine, p, 1);
 
     std::vector<double> sums(k * d), sums_bound(k * d), counts(k);
-    std::vector<double> counts_bound(k), energy(k), energy_bound(k);
+    std::vector<double> counts_bound(k), energy(k * per);
+    std::vector<double> energy_bound(k * per);
     std::vector<int64_t> members(k);
     double likelihood = 0, likelihood_bound = 0, total = 0;
     Worst dropped;
@@ -328,10 +340,17 @@ inline void check_soft(
                     std::min(r, w * dropped_bound(exact) / (even_drop ? k : 1));
             counts[c] += r;
             counts_bound[c] += bound;
-            energy[c] += r * p.dist[i * k + c];
-            energy_bound[c] +=
-                    bound * p.dist[i * k + c] + r * p.dist_bound(i, c);
+            // distances are single precision, one dimension's is double
+            if (per == 1) {
+                const double dist = p.dist[i * k + c];
+                energy[c] += r * dist;
+                energy_bound[c] += bound * dist + r * p.dist_bound(i, c);
+            }
             for (size_t j = 0; j < d; j++) {
+                if (per > 1) {
+                    energy[c * d + j] += r * p.square(i, c, j);
+                    energy_bound[c * d + j] += bound * p.square(i, c, j);
+                }
                 const double value = p.rows.row(i)[j];
                 sums[c * d + j] += r * value;
                 sums_bound[c * d + j] += bound * std::abs(value);
@@ -367,10 +386,13 @@ inline void check_soft(
                 std::abs(stats.counts[c] - counts[c]),
                 counts_bound[c] + 1e-300,
                 c);
-        worst_energy.see(
-                std::abs(stats.energy[c] - energy[c]),
-                energy_bound[c] + 1e-300,
-                c);
+        for (size_t j = c * per; j < (c + 1) * per; j++) {
+            worst_energy.see(
+                    std::abs(stats.energy[j] - energy[j]),
+                    energy_bound[j] + 1e-300,
+                    c,
+                    j - c * per);
+        }
         for (size_t j = c * d; j < (c + 1) * d; j++) {
             worst_sum.see(
                     std::abs(stats.sums[j] - sums[j]),

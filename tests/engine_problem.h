@@ -39,6 +39,11 @@ struct Problem {
     double weight(size_t i) const {
         return weights.empty() ? 1 : weights[i];
     }
+    /// (x_ij − μ_cj)²
+    double square(size_t i, size_t c, size_t j) const {
+        const double step = double(rows.row(i)[j]) - model.means[c * d() + j];
+        return step * step;
+    }
     /// What the metric compares, with the sign that makes small good.
     double cost(size_t i, size_t c) const {
         const size_t at = i * k() + c;
@@ -147,6 +152,27 @@ inline Problem as_mixture(Problem p, double scale, uint32_t seed) {
     }
     for (float& weight : p.model.weights) {
         weight = float(weight / total);
+    }
+    return p;
+}
+
+/// A mixture with one variance per dimension: those it has, times up to
+/// `ratio` or divided by it; the same for all components where `tied`.
+inline Problem as_diagonal(
+        Problem p,
+        uint32_t seed,
+        bool tied = false,
+        double ratio = 4) {
+    std::mt19937 random(seed);
+    std::uniform_real_distribution<double> uniform(-1, 1);
+    p.name += tied ? ", tied diagonal" : ", diagonal";
+    p.model.make_diagonal();
+    const size_t d = p.d();
+    for (size_t i = 0; i < p.model.variances.size(); i++) {
+        float& variance = p.model.variances[i];
+        variance = tied && i >= d
+                ? p.model.variances[i % d]
+                : float(variance * std::pow(ratio, uniform(random)));
     }
     return p;
 }

@@ -1,7 +1,9 @@
 #pragma once
 
-// Expectation maximisation for an isotropic mixture as one would write it
-// down: double precision, all pairs, no code of the library.
+// Expectation maximisation for mixtures as one would write it down: double
+// precision, all pairs, no code of the library.
+
+#include <numeric>
 
 #include <tests/core_util.h>
 
@@ -10,10 +12,12 @@ namespace test {
 struct PlainEM {
     size_t k = 0, d = 0;
     std::vector<double> means, variances, shares;
-    bool shared = false;    ///< one variance for all components
-    bool spherical = false; ///< means of length 1
-    double floor = 0;       ///< smallest variance
-    size_t frozen = 0;      ///< means that do not move
+    bool tied = false;          ///< the same variances for all components
+    bool diagonal = false;      ///< one variance per dimension
+    bool spherical = false;     ///< means of length 1
+    double floor_fraction = 0;  ///< smallest variance, of those at the start
+    std::vector<double> floors; ///< those, after the first pass
+    size_t frozen = 0;          ///< means that do not move
 
     PlainEM(const std::vector<float>& given, size_t k_, size_t d_)
             : k(k_),
@@ -26,6 +30,15 @@ struct PlainEM {
             sum += (x[j] - means[c * d + j]) * (x[j] - means[c * d + j]);
         }
         return sum;
+    }
+
+    /// Variances of one component.
+    size_t per() const {
+        return diagonal ? d : 1;
+    }
+
+    double square(const float* x, size_t c, size_t j) const {
+        return (x[j] - means[c * d + j]) * (x[j] - means[c * d + j]);
     }
 
     void normalise() {
@@ -59,7 +72,7 @@ struct PlainEM {
                 sums[best * d + j] += weight * rows.row(i)[j];
             }
         }
-        variances.assign(k, energy / (d * total));
+        variances.assign(k * per(), energy / (d * total));
         shares.resize(k);
         for (size_t c = 0; c < k; c++) {
             shares[c] = counts[c] / total;
@@ -84,9 +97,12 @@ struct PlainEM {
         for (size_t i = 0; i < rows.n; i++) {
             double* ri = r.data() + i * k;
             for (size_t c = 0; c < k; c++) {
-                ri[c] = std::log(shares[c]) -
-                        0.5 * d * std::log(two_pi * variances[c]) -
-                        dist(rows.row(i), c) / (2 * variances[c]);
+                ri[c] = std::log(shares[c]);
+                for (size_t j = 0; j < d; j++) {
+                    const double variance = variances[c * per() + j % per()];
+                    ri[c] -= 0.5 * std::log(two_pi * variance) +
+                            square(rows.row(i), c, j) / (2 * variance);
+                }
             }
             const double top = *std::max_element(ri, ri + k);
             double evidence = 0;
@@ -110,11 +126,53 @@ struct PlainEM {
         return expectation(rows, w, r);
     }
 
+    /// Σ r (x − μ)² per component, or per component and dimension.
+    std::vector<double> energies(
+            const Rows& rows,
+            const std::vector<float>& w,
+            const std::vector<double>& r) const {
+        std::vector<double> energy(k * per());
+        for (size_t i = 0; i < rows.n; i++) {
+            for (size_t c = 0; c < k; c++) {
+                const double share = r[i * k + c] * (w.empty() ? 1 : w[i]);
+                for (size_t j = 0; j < d; j++) {
+                    energy[c * per() + j % per()] +=
+                            share * square(rows.row(i), c, j);
+                }
+            }
+        }
+        return energy;
+    }
+
+    /// Of the variances at the start, all the same; with diagonal covariances
+    /// of each dimension's, but that one without variance counts a little.
+    void set_floors(const std::vector<double>& energy, double total) {
+        floors.assign(per(), floor_fraction * variances[0]);
+        if (diagonal) {
+            std::vector<double> each(d);
+            double all = 0;
+            for (size_t i = 0; i < energy.size(); i++) {
+                each[i % d] += energy[i] / total;
+                all += energy[i] / total;
+            }
+            for (size_t j = 0; j < d; j++) {
+                floors[j] = floor_fraction * std::max(each[j], 1e-3 * all / d);
+                floors[j] = std::min(floors[j], variances[0]);
+            }
+        }
+    }
+
     /// One pass; returns the log-likelihood of the model before it.
     double pass(const Rows& rows, const std::vector<float>& w = {}) {
         std::vector<double> r;
         const double likelihood = expectation(rows, w, r);
-        std::vector<double> counts(k), energy(k);
+        if (floors.empty()) {
+            set_floors(
+                    energies(rows, w, r),
+                    w.empty() ? rows.n
+                              : std::accumulate(w.begin(), w.end(), 0.0));
+        }
+        std::vector<double> counts(k);
         double total = 0;
         for (size_t c = 0; c < k; c++) {
             std::vector<double> sums(d);
@@ -133,20 +191,17 @@ struct PlainEM {
         if (spherical) {
             normalise();
         }
-        for (size_t c = 0; c < k; c++) {
-            for (size_t i = 0; i < rows.n; i++) {
-                energy[c] += r[i * k + c] * (w.empty() ? 1 : w[i]) *
-                        dist(rows.row(i), c);
-            }
+        const std::vector<double> energy = energies(rows, w, r);
+        std::vector<double> all(per());
+        for (size_t i = 0; i < energy.size(); i++) {
+            all[i % per()] += energy[i];
         }
-        double all = 0;
-        for (const double e : energy) {
-            all += e;
+        for (size_t i = 0; i < energy.size(); i++) {
+            const double variance = tied ? all[i % per()] / total
+                                         : energy[i] / counts[i / per()];
+            variances[i] = std::max(variance / (d / per()), floors[i % per()]);
         }
         for (size_t c = 0; c < k; c++) {
-            variances[c] = std::max(
-                    shared ? all / (d * total) : energy[c] / (d * counts[c]),
-                    floor);
             shares[c] = counts[c] / total;
         }
         return likelihood;

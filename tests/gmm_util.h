@@ -7,6 +7,7 @@
 
 namespace test {
 
+using faiss_flash::Covariance;
 using faiss_flash::EMStats;
 using faiss_flash::GMMClustering;
 using faiss_flash::GMMParameters;
@@ -55,14 +56,26 @@ inline void check_never_falls(const std::vector<EMStats>& stats, size_t d) {
     }
 }
 
+const Covariance all_covariances[] = {
+        Covariance::spherical,
+        Covariance::tied_spherical,
+        Covariance::diag,
+        Covariance::tied_diag};
+
 inline void check_sound(const GMMClustering& c) {
     CHECK(all_finite(c.centroids));
     CHECK(all_finite(c.variances));
     CHECK(all_finite(c.mixing_weights));
-    CHECK(c.variances.size() == c.k);
+    const size_t per = is_diagonal(c.gmm.covariance) ? c.d : 1;
+    REQUIRE(c.variances.size() == c.k * per);
+    for (size_t i = 0; i < c.k * per; i++) {
+        CHECK(c.variances[i] > 0);
+        if (is_tied(c.gmm.covariance)) {
+            CHECK(c.variances[i] == c.variances[i % per]);
+        }
+    }
     double total = 0;
     for (size_t i = 0; i < c.k; i++) {
-        CHECK(c.variances[i] > 0);
         CHECK(c.mixing_weights[i] >= 0);
         total += c.mixing_weights[i];
     }

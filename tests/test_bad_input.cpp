@@ -254,6 +254,14 @@ TEST_CASE("the mixture quantizer checks its input") {
             {"2 variances", "ntotal = 3"});
     check_throws(
             [&] {
+                quantizer.set_mixture(std::vector<float>(3 * d - 1, 1), third);
+            },
+            {"variances", "ntotal = 3"});
+    check_throws(
+            [&] { quantizer.set_mixture(std::vector<float>(3 * d, 0), third); },
+            {"variances[0] = 0"});
+    check_throws(
+            [&] {
                 quantizer.set_mixture({1, 0, 1}, third);
             },
             {"variances[1] = 0"});
@@ -273,6 +281,9 @@ TEST_CASE("the mixture quantizer checks its input") {
             },
             {"sum to 2"});
     CHECK_FALSE(quantizer.is_mixture());
+    quantizer.set_mixture(std::vector<float>(3 * d, 1), third);
+    CHECK(quantizer.is_mixture());
+    CHECK(quantizer.model().is_diagonal());
     quantizer.set_mixture({1, 1, 1}, third);
     idx_t labels[4];
     float r[4];

@@ -384,22 +384,25 @@ TEST_CASE("cuda: EM follows the reference and never falls", "[cuda]") {
         return;
     }
     const Rows x = real_rows(20000);
-    auto fit = [&](const char* engine, bool shared) {
+    auto fit = [&](const char* engine, Covariance covariance) {
         GMMClustering clustering((int)x.d, 100);
         clustering.engine = engine;
         clustering.gmm.warm_start_niter = 5;
         clustering.gmm.em_niter = 10;
         clustering.gmm.em_tolerance = 0;
-        clustering.gmm.shared_variance = shared;
+        clustering.gmm.covariance = covariance;
         faiss::IndexFlatL2 index(x.d);
         clustering.train(x.n, x.x.data(), index);
         check_sound(clustering);
         check_never_falls(clustering.em_stats, x.d);
         return clustering.em_stats;
     };
-    for (const bool shared : {false, true}) {
-        const auto expected = fit("reference", shared);
-        const auto found = fit("cuda", shared);
+    for (const Covariance covariance :
+         {Covariance::spherical,
+          Covariance::tied_spherical,
+          Covariance::diag}) {
+        const auto expected = fit("reference", covariance);
+        const auto found = fit("cuda", covariance);
         REQUIRE(found.size() == expected.size());
         for (size_t i = 0; i < found.size(); i++) {
             CHECK(std::abs(

@@ -64,7 +64,7 @@ void check_equal(const FlashOptions& a, const FlashOptions& b) {
     CHECK(a.gmm.warm_start_niter == b.gmm.warm_start_niter);
     CHECK(a.gmm.em_niter == b.gmm.em_niter);
     CHECK(a.gmm.em_tolerance == b.gmm.em_tolerance);
-    CHECK(a.gmm.shared_variance == b.gmm.shared_variance);
+    CHECK(a.gmm.covariance == b.gmm.covariance);
     CHECK(a.gmm.variance_floor == b.gmm.variance_floor);
     CHECK(a.gmm.min_weight == b.gmm.min_weight);
 }
@@ -199,12 +199,13 @@ TEST_CASE("every trainer, policy and parameter can be described") {
     gmm.gmm.warm_start_niter = 3;
     gmm.gmm.em_niter = 7;
     gmm.gmm.em_tolerance = 1e-7;
-    gmm.gmm.shared_variance = true;
+    gmm.gmm.covariance = Covariance::tied_spherical;
     gmm.gmm.variance_floor = 0.125;
     gmm.gmm.min_weight = 0.5;
     check_equal(
             options("warm_start_niter=3,em_niter=7,em_tolerance=1e-7,nearest,"
-                    "shared_variance,variance_floor=0.125,min_weight=0.5,gmm"),
+                    "covariance=tied_spherical,variance_floor=0.125,"
+                    "min_weight=0.5,gmm"),
             gmm);
 }
 
@@ -221,6 +222,9 @@ TEST_CASE("a description that is wrong is pointed at") {
     check_refused("IVF64(max_lists),Flat", 7, {"top_m"});
     check_refused("IVF64(air,tau=0.1),Flat", 11, {"of responsibility"});
     check_refused("IVF64(kmeans,em_niter=3),Flat", 14, {"gmm"});
+    check_refused("IVF64(gmm,covariance=full),Flat", 22, {"tied_diag"});
+    check_refused("IVF64(gmm,covariance),Flat", 11, {"tied_diag"});
+    check_refused("IVF64(kmeans,covariance=diag),Flat", 14, {"gmm"});
     check_refused("IVF64(nearest=3),Flat", 15, {"no value"});
     check_refused("IVF64(strict=1),Flat", 14, {"no value"});
     check_refused("IVF64(top=65),Flat", 7, {"max_lists = 65", "nlist = 64"});
@@ -305,7 +309,7 @@ TEST_CASE("index_description is the inverse of index_factory") {
             "PCA8,L2norm,IVF64(gmm,closure,epsilon=0.3,max_lists=4),PQ4x6np",
             "PCAWR8,IVF64(gmm,soar,lambda=0.1,candidates=7),SQ4,RFlat",
             "IDMap2,RR8,Pad12,IVF64(gmm,air,lambda=0.3,strict,em_niter=3,"
-            "em_tolerance=1e-07,shared_variance,engine=cpu),SQ6",
+            "em_tolerance=1e-07,covariance=tied_diag,engine=cpu),SQ6",
             "ITQ,IVF64(kmeans,air,candidates=3),Flat"};
     for (const std::string& text : same) {
         CHECK(index_description(*make(text)) == text);

@@ -8,8 +8,12 @@ using namespace test;
 
 TEST_CASE("empty components are re-seeded", "[per_engine]") {
     const Rows rows = blob_rows(600, 4, 3, 6, 81);
-    for (const int warm_start : {0, 2}) {
+    for (const int variant : {0, 1, 2, 3}) {
+        const int warm_start = variant / 2 * 2;
         Fit fit = fit_of(rows, 8, warm_start, 60);
+        if (variant % 2) {
+            fit.gmm.covariance = Covariance::diag;
+        }
         for (size_t c : {1, 4, 6}) { // far from everything
             std::fill_n(fit.t.given.begin() + c * 4, 4, 1e4f + c);
         }
@@ -52,13 +56,18 @@ TEST_CASE("frozen components are not re-seeded") {
 }
 
 TEST_CASE("mixtures of vectors that are all equal are sound", "[per_engine]") {
-    for (const float value : {0.0f, -2.5f, 1e6f, 1e15f}) {
-        Fit fit;
-        fit.t.rows = Rows{40, 3, std::vector<float>(120, value)};
-        const GMMClustering ours = fit.run(4);
-        check_sound(ours);
-        for (const float mean : ours.centroids) {
-            CHECK(std::abs(mean - value) <= 0.02f * std::abs(value) + 1e-9f);
+    for (const Covariance covariance : all_covariances) {
+        for (const float value : {0.0f, -2.5f, 1e6f, 1e15f}) {
+            INFO(to_string(covariance) << ", " << value);
+            Fit fit;
+            fit.t.rows = Rows{40, 3, std::vector<float>(120, value)};
+            fit.gmm.covariance = covariance;
+            const GMMClustering ours = fit.run(4);
+            check_sound(ours);
+            for (const float mean : ours.centroids) {
+                CHECK(std::abs(mean - value) <=
+                      0.02f * std::abs(value) + 1e-9f);
+            }
         }
     }
 }
@@ -70,9 +79,13 @@ TEST_CASE("vectors far from all others do no harm", "[per_engine]") {
     rows.x[302 * 6] = 1e15f;
     Fit fit = fit_of(rows, 6, 5, 30);
     fit.t.given.clear();
-    const GMMClustering ours = fit.run(6);
-    check_sound(ours);
-    check_never_falls(ours.em_stats, 6);
+    for (const Covariance covariance : all_covariances) {
+        INFO(to_string(covariance));
+        fit.gmm.covariance = covariance;
+        const GMMClustering ours = fit.run(6);
+        check_sound(ours);
+        check_never_falls(ours.em_stats, 6);
+    }
 }
 
 TEST_CASE(
@@ -108,6 +121,7 @@ TEST_CASE(
     fit.cp.max_points_per_centroid = 40;
     fit.gmm.warm_start_niter = 3;
     fit.gmm.em_niter = 5;
+    fit.gmm.covariance = GENERATE(Covariance::spherical, Covariance::diag);
     const auto run = [&](int threads) {
         Threads scope(threads);
         return fit.run(10);
@@ -130,6 +144,8 @@ TEST_CASE("as many vectors as components are copied") {
     CHECK(same_bytes(ours.centroids, fit.t.rows.x));
     CHECK(ours.em_stats.empty());
     check_sound(ours);
+    fit.gmm.covariance = Covariance::diag;
+    check_sound(fit.run(12));
 }
 
 TEST_CASE("a mixture reports its passes only when verbose") {

@@ -7,6 +7,7 @@
 
 #include <faiss/index_io.h>
 
+#include <faiss_flash/MixtureQuantizer.h>
 #include <faiss_flash/io/sealed_file.h>
 
 using namespace faiss_flash;
@@ -160,6 +161,8 @@ TEST_CASE("a sealed file whose content is wrong") {
           replaced("\"entries\":800", "\"entries\":-800"),
           replaced("\"variances\":[", "\"variances\":[-"),
           replaced("\"variances\":[", "\"variances\":[1.0,"),
+          replaced("\"spherical\"", "\"full\""),
+          replaced("\"spherical\"", "1"),
           replaced("\"mixing_weights\":[", "\"mixing_weights\":[null,"),
           replaced("\"max_lists\":2", "\"max_lists\":\"two\"")}) {
         seal(made, {parts.stock, trailer});
@@ -168,6 +171,61 @@ TEST_CASE("a sealed file whose content is wrong") {
     }
     seal(made, {parts.stock + "0123456789", parts.payload});
     check_unreadable(made, {"left"});
+}
+
+TEST_CASE("a sealed file with a wrong number of variances") {
+    Folder folder;
+    const std::vector<float> x = clustered(nb, d, 1);
+    MixtureQuantizer quantizer(d, nlist);
+    quantizer.gmm.em_niter = 2;
+    quantizer.gmm.covariance = Covariance::diag;
+    IndexIVFFlatFlash index(&quantizer, d, nlist);
+    index.quantizer_trains_alone = 1;
+    index.train(nb, x.data());
+    REQUIRE(index.variances.size() == nlist * d);
+    const Parts parts = written_parts(index, folder.file());
+    const std::string made = folder.file("made");
+    seal(made, parts);
+    CHECK_NOTHROW(read_as<IndexIVFFlatFlash>(made));
+    // the quantizer's come first in the payload, then the index's
+    const std::string name = "\"variances\":[";
+    for (const bool first : {true, false}) {
+        const size_t at =
+                first ? parts.payload.find(name) : parts.payload.rfind(name);
+        REQUIRE(at != std::string::npos);
+        const size_t begin = at + name.size();
+        const size_t end = parts.payload.find(']', begin);
+        const auto with = [&](const std::string& values) {
+            std::string payload = parts.payload;
+            seal(made,
+                 {parts.stock, payload.replace(begin, end - begin, values)});
+        };
+        const auto ones = [](size_t count) {
+            std::string text = "1";
+            for (size_t i = 1; i < count; i++) {
+                text += ",1";
+            }
+            return text;
+        };
+        for (const size_t count : {nlist, nlist * d}) {
+            with(ones(count));
+            CHECK_NOTHROW(read_as<IndexIVFFlatFlash>(made));
+        }
+        for (const size_t count :
+             {size_t(1),
+              d,
+              nlist - 1,
+              nlist * d - 1,
+              nlist * d + 1,
+              nlist * (d - 1),
+              2 * nlist * d}) {
+            with(ones(count));
+            INFO(count << " variances");
+            check_unreadable(made, {"variances", "lists"});
+        }
+        with(ones(nlist * d - 1) + ",0");
+        check_unreadable(made, {"variances"});
+    }
 }
 
 // FAISS 1.7.3 leaks what it has read when it throws: not for the leak checker.

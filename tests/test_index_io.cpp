@@ -49,7 +49,7 @@ TEST_CASE("what is written comes back whole", "[sanitize]") {
     auto& o = *flash.options;
     o.trainer = Trainer::gmm;
     o.engine = "reference";
-    o.gmm.shared_variance = true;
+    o.gmm.covariance = Covariance::tied_diag;
     o.gmm.em_tolerance = 1.0 / 3;
     o.policy.rule = AssignmentRule::closure;
     o.policy.epsilon = 0.1 + 1e-17;
@@ -71,7 +71,7 @@ TEST_CASE("what is written comes back whole", "[sanitize]") {
     CHECK(r.engine == o.engine);
     CHECK(r.gmm.em_niter == o.gmm.em_niter);
     CHECK(r.gmm.warm_start_niter == o.gmm.warm_start_niter);
-    CHECK(r.gmm.shared_variance == o.gmm.shared_variance);
+    CHECK(r.gmm.covariance == o.gmm.covariance);
     CHECK(r.gmm.em_tolerance == o.gmm.em_tolerance);
     CHECK(r.gmm.variance_floor == o.gmm.variance_floor);
     CHECK(r.gmm.min_weight == o.gmm.min_weight);
@@ -104,13 +104,20 @@ TEST_CASE("variances and mixture quantizers come back", "[sanitize]") {
     auto* quantizer = new MixtureQuantizer(d, nlist);
     quantizer->engine = "reference";
     quantizer->gmm.em_niter = 4;
+    const bool diagonal = GENERATE(false, true);
+    if (diagonal) {
+        quantizer->gmm.covariance = Covariance::diag;
+    }
     const std::vector<float> x = clustered(nb, d, 3);
     IndexIVFFlatFlash index(quantizer, d, nlist);
     index.own_fields = true;
     const bool trained = GENERATE(true, false);
+    index.gmm.covariance = quantizer->gmm.covariance;
+    index.policy = AssignmentPolicy::responsibility(0.01, 3);
     if (trained) {
         index.train(nb, x.data());
         index.add(nb, x.data());
+        CHECK(index.variances.size() == nlist * (diagonal ? d : 1));
     }
     faiss_flash::write_index(&index, folder.file().c_str());
     const auto read = read_as<IndexIVFFlatFlash>(folder.file());
@@ -127,8 +134,17 @@ TEST_CASE("variances and mixture quantizers come back", "[sanitize]") {
     CHECK(read->mixing_weights == index.mixing_weights);
     CHECK(read->is_trained == trained);
     CHECK(read->has_copies == index.has_copies);
+    CHECK(read->gmm.covariance == index.gmm.covariance);
+    CHECK(mixture->gmm.covariance == quantizer->gmm.covariance);
     if (trained) {
         CHECK(read->model().means == index.model().means);
+        CHECK(read->model().variances == quantizer->variances);
+        // and vectors go where they would have gone
+        const std::vector<float> more = clustered(100, d, 4);
+        index.add(100, more.data());
+        read->add(100, more.data());
+        CHECK(index.has_copies);
+        CHECK(ListContents(*read) == ListContents(index));
     } else {
         read->train(nb, x.data());
         CHECK(read->is_trained);

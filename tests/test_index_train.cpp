@@ -4,6 +4,7 @@
 #include <tests/index_util.h>
 
 #include <cmath>
+#include <set>
 
 #include <faiss/IndexHNSW.h>
 
@@ -62,6 +63,56 @@ TEST_CASE("train goes through our clusterings", "[sanitize]") {
     CHECK(model.means == vectors_of(quantizer));
     CHECK(model.variances == index.variances);
     CHECK((model.metric == Metric::l2) == (metric == faiss::METRIC_L2));
+}
+
+TEST_CASE("an index is trained and filled with diagonal covariances") {
+    const auto covariance = GENERATE(Covariance::diag, Covariance::tied_diag);
+    std::vector<float> x = clustered(nb, d, 4);
+    for (size_t i = 0; i < nb; i++) {
+        x[i * d] *= 5; // not spherical
+    }
+    faiss::IndexFlatL2 quantizer(d);
+    IndexIVFFlatFlash index(&quantizer, d, nlist);
+    index.gmm.covariance = covariance;
+    index.policy = AssignmentPolicy::responsibility(0.01, 3);
+    index.train(nb, x.data());
+    index.add(nb, x.data());
+    faiss::IndexFlatL2 expected(d);
+    GMMClustering clustering(d, nlist, index.cp, index.gmm);
+    clustering.train(nb, x.data(), expected);
+    CHECK(index.variances.size() == nlist * d);
+    CHECK(index.variances == clustering.variances);
+    CHECK(index.model().is_diagonal());
+    // the lists are those of the responsibilities
+    MixtureQuantizer mixture(d, nlist);
+    mixture.add(nlist, clustering.centroids.data());
+    mixture.set_mixture(clustering.variances, clustering.mixing_weights);
+    std::vector<idx_t> labels(nb * 3);
+    std::vector<float> r(nb * 3);
+    mixture.responsibilities(nb, x.data(), 3, labels.data(), r.data());
+    size_t copies = 0;
+    std::vector<std::set<idx_t>> lists(nlist), found(nlist);
+    for (size_t e = 0; e < nb * 3; e++) {
+        if (labels[e] >= 0 && (e % 3 == 0 || r[e] > 0.01)) {
+            lists[labels[e]].insert(e / 3);
+            copies++;
+        }
+    }
+    for (size_t list = 0; list < nlist; list++) {
+        faiss::InvertedLists::ScopedIds ids(index.invlists, list);
+        found[list].insert(
+                ids.get(), ids.get() + index.invlists->list_size(list));
+    }
+    CHECK(found == lists);
+    CHECK(index.ncopies() == copies);
+    CHECK(copies > nb); // some vectors have two
+    // a mixture quantizer holds the same
+    MixtureQuantizer told(d, nlist);
+    IndexIVFFlatFlash other(&told, d, nlist);
+    other.gmm.covariance = covariance;
+    other.train(nb, x.data());
+    CHECK(told.variances == index.variances);
+    CHECK(told.is_mixture());
 }
 
 TEST_CASE("quantizer_trains_alone means what it means in FAISS") {

@@ -63,7 +63,7 @@ std::vector<Parts> all_kinds(const Folder& folder) {
     };
     for (const char* description :
          {"IVF8(kmeans,top=2),Flat",
-          "IVF8(gmm,tau=1/K,em_niter=3),PQ2x4",
+          "IVF8(gmm,tau=1/K,em_niter=3,covariance=diag),PQ2x4",
           "IVF8(kmeans,air),SQ8",
           "IVF8(kmeans,nearest),SQfp16",
           "IVF8_HNSW4(kmeans,top=2),Flat",

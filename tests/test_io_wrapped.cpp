@@ -42,7 +42,7 @@ std::unique_ptr<faiss::Index> filled(const std::string& description) {
 std::vector<std::string> descriptions() {
     return {"IVF8(gmm,tau=1/K,em_niter=3),Flat",
             "PCA6,IVF8(kmeans,closure=0.4,candidates=4),SQ8",
-            "OPQ2,IVF8(gmm,air=0.3,strict,em_niter=3),PQ2x4",
+            "OPQ2,IVF8(gmm,air=0.3,strict,em_niter=3,covariance=diag),PQ2x4",
             "IDMap,IVF8(kmeans,soar=0.7),Flat",
             "IDMap2,PCA4,IVF8(kmeans,top=2),SQfp16",
             "IVF8(kmeans,top=3),SQ8,RFlat",

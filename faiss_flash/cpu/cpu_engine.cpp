@@ -48,11 +48,10 @@ class CpuTrainingSet : public TrainingSet {
     explicit CpuTrainingSet(const VectorSource& source) : source_(source) {}
 
     void accumulate(const Model& model, Pass pass, Statistics& out) override {
-        out.reset(model.k, model.d);
+        const bool soft = pass == Pass::soft;
+        out.reset(model.k, model.d, soft ? model.variances_per_component() : 1);
         const PackedModel packed = pack_model(
-                model,
-                pass == Pass::hard ? ScoreKind::nearest
-                                   : ScoreKind::log_density);
+                model, soft ? ScoreKind::log_density : ScoreKind::nearest);
         const MixtureRows mixture(model, packed);
         for_each_chunk(
                 source_,
@@ -61,13 +60,12 @@ class CpuTrainingSet : public TrainingSet {
                     blocks_.resize((count + row_block - 1) / row_block);
                     values_.resize(count);
                     best_.resize(count);
-                    if (pass == Pass::hard) {
-                        share_hard(model, packed, count, x, w);
-                    } else {
+                    if (soft) {
                         share_soft(mixture, count, x, w, out);
+                    } else {
+                        share_hard(model, packed, count, x, w);
                     }
-                    sums_.add(
-                            blocks_, blocks_.size(), x, model.k, model.d, out);
+                    sums_.add(blocks_, blocks_.size(), x, model, out);
                     add_rows(pass, count, w, out);
                 });
     }

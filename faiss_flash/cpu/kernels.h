@@ -27,10 +27,10 @@ struct Scored {
     float score;
 };
 
-/// Scratch of one thread for models of one dimension, reused from block to
-/// block and by every kernel.
+/// Scratch of one thread, reused from block to block and by every kernel.
 struct ScoreScratch {
-    hwy::AlignedFreeUniquePtr<float[]> rows;  ///< shifted rows
+    hwy::AlignedFreeUniquePtr<float[]> rows;  ///< p(x'), see PackedModel
+    size_t terms = 0;                         ///< that `rows` has room for
     hwy::AlignedFreeUniquePtr<float[]> state; ///< running best or tile
     std::vector<float> norms2;             ///< ‖x'‖² of the block's rows
     std::vector<Scored> picked[row_block]; ///< centroids per row
@@ -56,7 +56,8 @@ void top_centroids(
 
 /// scratch.picked[i] = every centroid whose score is within `range` of the
 /// row's largest, in ascending number. The rounding of single-precision scores
-/// is allowed for: more than those may be there, never fewer.
+/// is allowed for: more than those may be there, never fewer; none at all
+/// where scores overflow single precision.
 void close_centroids(
         const PackedModel& model,
         size_t rows,
@@ -68,7 +69,22 @@ void close_centroids(
 float l2_distance(const float* x, const float* c, size_t d);
 float dot_product(const float* x, const float* c, size_t d);
 
+/// Σ_j h_j (x_j − c_j)² in the same way.
+float weighted_distance(
+        const float* x,
+        const float* c,
+        const float* h,
+        size_t d);
+
 /// sums[j] += weight · x[j] in double precision.
 void add_weighted(const float* x, double weight, size_t d, double* sums);
+
+/// squares[j] += weight · (x[j] − c[j])² in double precision.
+void add_weighted_squares(
+        const float* x,
+        const float* c,
+        double weight,
+        size_t d,
+        double* squares);
 
 } // namespace faiss_flash

@@ -4,6 +4,20 @@
 
 namespace faiss_flash {
 
+void MixtureRows::set_density(const float* x, Component& c) const {
+    const size_t at = c.number * d();
+    const float* mean = model_.means.data() + at;
+    double exponent;
+    if (model_.is_diagonal()) {
+        exponent = weighted_distance(x, mean, &half_precisions_[at], d());
+        c.dist = 0;
+    } else {
+        c.dist = l2_distance(x, mean, d());
+        exponent = c.dist / (2.0 * model_.variances[c.number]);
+    }
+    c.log_density = scales_[c.number] - exponent;
+}
+
 void MixtureRows::evaluate_row(
         const float* x,
         const std::vector<Scored>& close,
@@ -15,9 +29,7 @@ void MixtureRows::evaluate_row(
     for (const Scored& s : close) {
         Component c;
         c.number = s.centroid;
-        c.dist = l2_distance(x, model_.means.data() + c.number * d(), d());
-        c.log_density =
-                scales_[c.number] - c.dist / (2.0 * model_.variances[c.number]);
+        set_density(x, c);
         top = std::max(top, c.log_density);
         components.push_back(c);
     }

@@ -14,7 +14,7 @@ namespace faiss_flash {
 struct Component {
     uint32_t number;
     float responsibility;
-    float dist; ///< ‖x − μ‖²
+    float dist; ///< ‖x − μ‖², of spherical components only
     double log_density;
 };
 
@@ -30,8 +30,9 @@ struct MixtureRow {
  *
  * Single-precision scores find the components that can lie within
  * ln(k/10⁻⁶) nats of a row's best (with room for their rounding); the
- * densities of those few are then computed from exact distances. The at
- * most k others together hold less than 10⁻⁶ of the vector.
+ * densities of those few are then computed from the differences x − μ
+ * themselves. The at most k others together hold less than 10⁻⁶ of the
+ * vector.
  */
 class MixtureRows {
    public:
@@ -42,6 +43,9 @@ class MixtureRows {
               packed_(packed) {
         if (model.is_mixture()) {
             scales_ = log_scales(model);
+        }
+        if (model.is_diagonal()) {
+            half_precisions_ = half_precisions(model);
         }
     }
 
@@ -77,6 +81,9 @@ class MixtureRows {
         }
     }
 
+    /// Everything of `c` but its responsibility.
+    void set_density(const float* x, Component& c) const;
+
     void evaluate_row(
             const float* x,
             const std::vector<Scored>& close,
@@ -86,6 +93,7 @@ class MixtureRows {
     const Model& model_;
     const PackedModel& packed_;
     std::vector<double> scales_;
+    std::vector<float> half_precisions_; ///< (k, d), of diagonal models
 };
 
 } // namespace faiss_flash

@@ -44,41 +44,48 @@ HWY_INLINE size_t lanes() {
     return hn::Lanes(Floats());
 }
 
-/// Shift rows by the model's offset into scratch.rows, (row_block, d), with
-/// zeros below the last row, and take their norms.
+/// p(x') of rows, shifted and scaled, into scratch.rows, (row_block, terms),
+/// with zeros below the last row, and their norms ‖x'‖².
 HWY_INLINE void shift_rows(
         const PackedModel& model,
         size_t rows,
         const float* HWY_RESTRICT x,
         ScoreScratch& scratch) {
-    const size_t d = model.d;
-    if (!scratch.rows) {
+    const size_t d = model.d, terms = model.terms;
+    if (scratch.terms < terms) {
         scratch.norms2.resize(row_block);
         scratch.state = hwy::AllocateAligned<float>(row_block * tile_columns);
-        scratch.rows = hwy::AllocateAligned<float>(row_block * d);
+        scratch.rows = hwy::AllocateAligned<float>(row_block * terms);
         if (!scratch.rows || !scratch.state) {
             throw std::bad_alloc();
         }
+        scratch.terms = terms;
     }
     float* HWY_RESTRICT to = scratch.rows.get();
     const float* HWY_RESTRICT offset = model.offset.data();
+    const float* HWY_RESTRICT scale = model.scale.data();
     for (size_t i = 0; i < rows; i++) {
         float norm2 = 0;
         for (size_t j = 0; j < d; j++) {
-            const float value = x[i * d + j] - offset[j];
-            to[i * d + j] = value;
+            const float value = (x[i * d + j] - offset[j]) * scale[j];
+            if (model.has_squares()) {
+                to[i * terms + 2 * j] = value * value;
+                to[i * terms + 2 * j + 1] = value;
+            } else {
+                to[i * terms + j] = value;
+            }
             norm2 += value * value;
         }
         // finite, also where it overflows: a score may take it times zero
         scratch.norms2[i] = std::min(norm2, std::numeric_limits<float>::max());
     }
-    memset(to + rows * d, 0, (row_block - rows) * d * sizeof(float));
+    memset(to + rows * terms, 0, (row_block - rows) * terms * sizeof(float));
     for (size_t i = rows; i < row_block; i++) {
         scratch.norms2[i] = 0;
     }
 }
 
-/// Scores of tile_rows rows against one panel: dot products in registers
+/// Scores of tile_rows rows against one panel: products p·q in registers
 /// (one broadcast feeds two fused multiply-adds), then
 /// epilogue(row, scores of the first vector, of the second).
 template <class Epilogue>
@@ -89,7 +96,7 @@ HWY_INLINE void score_tile(
         const float* HWY_RESTRICT norms2,
         Epilogue&& epilogue) {
     const Floats df;
-    const size_t d = model.d;
+    const size_t terms = model.terms;
     const size_t L = lanes();
     const float* HWY_RESTRICT panel = model.panel(p);
 
@@ -99,12 +106,12 @@ HWY_INLINE void score_tile(
         acc0[r] = hn::Zero(df);
         acc1[r] = hn::Zero(df);
     }
-    for (size_t j = 0; j < d; j++) {
+    for (size_t j = 0; j < terms; j++) {
         const VF c0 = hn::Load(df, panel + j * 2 * L);
         const VF c1 = hn::Load(df, panel + j * 2 * L + L);
 #pragma GCC unroll 12
         for (size_t r = 0; r < tile_rows; r++) {
-            const VF xr = hn::Set(df, rows[r * d + j]);
+            const VF xr = hn::Set(df, rows[r * terms + j]);
             acc0[r] = hn::MulAdd(xr, c0, acc0[r]);
             acc1[r] = hn::MulAdd(xr, c1, acc1[r]);
         }
@@ -142,7 +149,7 @@ HWY_INLINE void score_block(
             score_tile(
                     model,
                     p,
-                    scratch.rows.get() + i * model.d,
+                    scratch.rows.get() + i * model.terms,
                     scratch.norms2.data() + i,
                     [&](size_t r, VF s0, VF s1)
                             HWY_ATTR { epilogue(i + r, p, s0, s1); });

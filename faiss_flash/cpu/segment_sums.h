@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include <faiss_flash/trainer/model.h>
 #include <faiss_flash/trainer/statistics.h>
 
 namespace faiss_flash {
@@ -14,7 +15,7 @@ struct Share {
     uint32_t row;
     uint32_t component;
     float weight; ///< r_ik w_i
-    float dist;   ///< ‖x_i − μ_k‖²
+    float dist;   ///< ‖x_i − μ_k‖²; not used with diagonal variances
 };
 
 /** Fold shares into counts, sums and energy without contention.
@@ -23,18 +24,19 @@ struct Share {
  * component is summed by one thread in row order, in double precision: the
  * result does not depend on the number of threads. The idea of replacing
  * scattered atomic updates by sorted segment sums is flash-kmeans'.
- * O(shares·d).
+ * With diagonal variances the energies are summed from the differences, in
+ * double precision as well. O(shares·d).
  */
 class SegmentSums {
    public:
     /// @param blocks  shares of consecutive row blocks, in row order
     /// @param x       (rows, d)
+    /// @param out     as reset for one or for d energies per component
     void add(
             const std::vector<std::vector<Share>>& blocks,
             size_t n_blocks,
             const float* x,
-            size_t k,
-            size_t d,
+            const Model& model,
             Statistics& out);
 
    private:

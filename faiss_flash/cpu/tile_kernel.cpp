@@ -146,10 +146,13 @@ void close_centroids_target(
     for (size_t i = 0; i < rows; i++) {
         scratch.picked[i].clear();
         best[i] = -HUGE_VALF;
-        // each score may be off by a few roundings of its largest term
-        const float error = (scratch.norms2[i] + model.max_norm2) *
-                model.max_precision * 0x1p-21f;
-        reach[i] = range + 2 * error;
+        // bounds every term of a score, and their sum within a factor
+        const double largest =
+                (scratch.norms2[i] + model.max_norm2) * model.max_precision;
+        const float error = largest * model.rounding;
+        const bool overflows =
+                largest > 0.25 * std::numeric_limits<float>::max();
+        reach[i] = overflows ? -HUGE_VALF : range + 2 * error;
     }
     for_each_tile(
             model,
@@ -204,6 +207,29 @@ float l2_distance_target(const float* x, const float* c, size_t d) {
     return sum;
 }
 
+float weighted_distance_target(
+        const float* x,
+        const float* c,
+        const float* h,
+        size_t d) {
+    const Floats df;
+    const size_t L = lanes();
+    VF sum0 = hn::Zero(df), sum1 = hn::Zero(df);
+    size_t j = 0;
+    for (; j + 2 * L <= d; j += 2 * L) {
+        const VF a = hn::Sub(hn::LoadU(df, x + j), hn::LoadU(df, c + j));
+        const VF b =
+                hn::Sub(hn::LoadU(df, x + j + L), hn::LoadU(df, c + j + L));
+        sum0 = hn::MulAdd(hn::Mul(a, hn::LoadU(df, h + j)), a, sum0);
+        sum1 = hn::MulAdd(hn::Mul(b, hn::LoadU(df, h + j + L)), b, sum1);
+    }
+    float sum = hn::GetLane(hn::SumOfLanes(df, hn::Add(sum0, sum1)));
+    for (; j < d; j++) {
+        sum += (x[j] - c[j]) * h[j] * (x[j] - c[j]);
+    }
+    return sum;
+}
+
 float dot_product_target(const float* x, const float* c, size_t d) {
     const Floats df;
     const size_t L = lanes();
@@ -240,6 +266,32 @@ void add_weighted_target(
     }
 }
 
+void add_weighted_squares_target(
+        const float* HWY_RESTRICT x,
+        const float* HWY_RESTRICT c,
+        double weight,
+        size_t d,
+        double* HWY_RESTRICT squares) {
+    const hn::ScalableTag<double> dd;
+    const hn::Rebind<float, hn::ScalableTag<double>> dh;
+    const size_t L = hn::Lanes(dd);
+    const auto w = hn::Set(dd, weight);
+    size_t j = 0;
+    for (; j + L <= d; j += L) {
+        const auto step =
+                hn::Sub(hn::PromoteTo(dd, hn::LoadU(dh, x + j)),
+                        hn::PromoteTo(dd, hn::LoadU(dh, c + j)));
+        hn::StoreU(
+                hn::MulAdd(hn::Mul(w, step), step, hn::LoadU(dd, squares + j)),
+                dd,
+                squares + j);
+    }
+    for (; j < d; j++) {
+        const double step = (double)x[j] - c[j];
+        squares[j] += weight * step * step;
+    }
+}
+
 } // namespace HWY_NAMESPACE
 } // namespace faiss_flash
 HWY_AFTER_NAMESPACE();
@@ -250,8 +302,10 @@ namespace faiss_flash {
 HWY_EXPORT(top_centroids_target);
 HWY_EXPORT(close_centroids_target);
 HWY_EXPORT(l2_distance_target);
+HWY_EXPORT(weighted_distance_target);
 HWY_EXPORT(dot_product_target);
 HWY_EXPORT(add_weighted_target);
+HWY_EXPORT(add_weighted_squares_target);
 
 void top_centroids(
         const PackedModel& model,
@@ -277,12 +331,29 @@ float l2_distance(const float* x, const float* c, size_t d) {
     return HWY_DYNAMIC_DISPATCH(l2_distance_target)(x, c, d);
 }
 
+float weighted_distance(
+        const float* x,
+        const float* c,
+        const float* h,
+        size_t d) {
+    return HWY_DYNAMIC_DISPATCH(weighted_distance_target)(x, c, h, d);
+}
+
 float dot_product(const float* x, const float* c, size_t d) {
     return HWY_DYNAMIC_DISPATCH(dot_product_target)(x, c, d);
 }
 
 void add_weighted(const float* x, double weight, size_t d, double* sums) {
     HWY_DYNAMIC_DISPATCH(add_weighted_target)(x, weight, d, sums);
+}
+
+void add_weighted_squares(
+        const float* x,
+        const float* c,
+        double weight,
+        size_t d,
+        double* squares) {
+    HWY_DYNAMIC_DISPATCH(add_weighted_squares_target)(x, c, weight, d, squares);
 }
 
 } // namespace faiss_flash

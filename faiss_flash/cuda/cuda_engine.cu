@@ -1,5 +1,6 @@
 // The CUDA engine: k-means and mixture passes, and the m best centroids or
-// components, on the current device. Large m runs on the CPU engine.
+// components, on the current device. Large m and mixtures with diagonal
+// covariances run on the CPU engine.
 
 #include <algorithm>
 #include <cmath>
@@ -35,6 +36,10 @@ class CudaTrainingSet : public TrainingSet {
     }
 
     void accumulate(const Model& model, Pass pass, Statistics& out) override {
+        if (pass == Pass::soft && model.is_diagonal()) {
+            accumulate_on_cpu(model, out);
+            return;
+        }
         out.reset(model.k, model.d);
         if (pass == Pass::soft) {
             accumulate_soft(model, out);
@@ -99,6 +104,14 @@ class CudaTrainingSet : public TrainingSet {
     }
 
    private:
+    void accumulate_on_cpu(const Model& model, Statistics& out) {
+        if (!on_cpu_) {
+            work_.reset(); // soft passes follow hard ones
+            on_cpu_ = cpu_engine().open(source_);
+        }
+        on_cpu_->accumulate(model, Pass::soft, out);
+    }
+
     void accumulate_soft(const Model& model, Statistics& out) {
         begin(model);
         begin_mixture(model);
@@ -317,6 +330,7 @@ class CudaTrainingSet : public TrainingSet {
     bool weighted_ = false;
     Summation summation_ = Summation::exact;
     std::unique_ptr<Workspace> work_;
+    std::unique_ptr<TrainingSet> on_cpu_;
 };
 
 class CudaEngine : public Engine {
@@ -373,7 +387,7 @@ class CudaEngine : public Engine {
             idx_t* labels,
             float* responsibilities,
             float* log_likelihood) const override {
-        if (m > query_most || n == 0) {
+        if (m > query_most || n == 0 || model.is_diagonal()) {
             cpu_engine().responsibilities(
                     model, n, x, m, labels, responsibilities, log_likelihood);
             return;

@@ -45,7 +45,7 @@ struct Parameter {
             bool Policy::*,
             int GMM::*,
             double GMM::*,
-            bool GMM::*>
+            Covariance GMM::*>
             field;
     std::vector<Rule> rules;
 
@@ -69,7 +69,7 @@ const std::vector<Parameter>& parameters() {
             {"warm_start_niter", &GMM::warm_start_niter, {}},
             {"em_niter", &GMM::em_niter, {}},
             {"em_tolerance", &GMM::em_tolerance, {}},
-            {"shared_variance", &GMM::shared_variance, {}},
+            {"covariance", &GMM::covariance, {}},
             {"variance_floor", &GMM::variance_floor, {}},
             {"min_weight", &GMM::min_weight, {}},
     };
@@ -85,11 +85,19 @@ T& value_of(FlashOptions& options, T GMM::*field) {
     return options.gmm.*field;
 }
 
-template <class T>
-std::string number(T value) {
+/// "=value" as it is read again
+template <class Number>
+std::string written(Number value) {
     char buffer[32];
-    const auto end = std::to_chars(buffer, buffer + sizeof(buffer), value).ptr;
-    return {buffer, end};
+    const auto end =
+            std::to_chars(buffer, buffer + sizeof(buffer), (double)value).ptr;
+    return "=" + std::string(buffer, end);
+}
+std::string written(bool) {
+    return "";
+}
+std::string written(Covariance value) {
+    return std::string("=") + to_string(value);
 }
 
 /*************************************************************
@@ -301,6 +309,16 @@ class OptionParser {
         flag = true;
     }
 
+    void read(const Given& given, Covariance& covariance) {
+        try {
+            covariance = covariance_by_name(given.value);
+        } catch (const faiss::FaissException& e) {
+            throw DescriptionError(
+                    given.value_at ? given.value_at : given.at,
+                    plain_message(e));
+        }
+    }
+
     template <class T>
     void read(const Given& given, T& value) {
         std::string digits = given.value;
@@ -399,10 +417,7 @@ std::string to_string(const FlashOptions& options) {
                     if (value == value_of(was, field)) {
                         return;
                     }
-                    text += std::string(",") + parameter.name;
-                    if (!std::is_same<decltype(value), const bool>::value) {
-                        text += "=" + number((double)value);
-                    }
+                    text += std::string(",") + parameter.name + written(value);
                 },
                 parameter.field);
     }

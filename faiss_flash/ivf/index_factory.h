@@ -25,10 +25,11 @@ namespace faiss_flash {
  *              lambda=, candidates=    of air and soar
  *              strict                  of air
  *              warm_start_niter=, em_niter=, em_tolerance=, variance_floor=,
- *              min_weight=, shared_variance           of gmm
+ *              min_weight=, covariance=               of gmm
  *              engine=                 as FlashOptions::engine
  *
- * Names, meanings and defaults are AssignmentPolicy's, GMMParameters' and
+ * Names, meanings and defaults are AssignmentPolicy's, GMMParameters'
+ * (covariance=spherical, tied_spherical, diag or tied_diag) and
  * FlashOptions'; tau, epsilon or strict alone say which policy is meant. A
  * quantizer of FAISS's goes before them: IVF1024(IVF32,Flat)(gmm,air),Flat.
  *

@@ -4,10 +4,10 @@
 
 namespace faiss_flash {
 
-/// What makes an index's centroids a mixture: one number per list, or none.
+/// What makes an index's centroids a mixture, or nothing.
 struct ListMixture {
-    std::vector<float> variances;
-    std::vector<float> mixing_weights;
+    std::vector<float> variances;      ///< (nlist), or (nlist, d) if diagonal
+    std::vector<float> mixing_weights; ///< (nlist)
 };
 
 } // namespace faiss_flash

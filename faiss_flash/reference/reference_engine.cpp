@@ -66,19 +66,30 @@ std::vector<size_t> best(
     return order;
 }
 
-/// r[c] = p(c | x) for all components from dist = ‖x − μ_c‖²; returns
-/// log p(x).
+/// energy[c·per + j]: (x_j − μ_cj)² of a diagonal model (per = d), their sum
+/// ‖x − μ_c‖² of a spherical one (per = 1)
+void energies(const Model& model, const float* x, std::vector<double>& energy) {
+    const size_t per = model.variances_per_component();
+    energy.assign(model.k * per, 0);
+    for (size_t i = 0; i < model.k * model.d; i++) {
+        const size_t c = i / model.d, j = i % model.d;
+        const double diff = (double)x[j] - model.means[i];
+        energy[c * per + j % per] += diff * diff;
+    }
+}
+
+/// r[c] = p(c | x) for all components; returns log p(x).
 double responsibilities_of(
         const Model& model,
         const std::vector<double>& scales,
-        const std::vector<double>& dist,
+        const std::vector<double>& energy,
         std::vector<double>& r) {
-    r.resize(model.k);
-    double top = -HUGE_VAL;
-    for (size_t c = 0; c < model.k; c++) {
-        r[c] = scales[c] - dist[c] / (2.0 * model.variances[c]);
-        top = std::max(top, r[c]);
+    const size_t per = model.variances_per_component();
+    r = scales;
+    for (size_t i = 0; i < energy.size(); i++) {
+        r[i / per] -= energy[i] / (2.0 * model.variances[i]);
     }
+    const double top = *std::max_element(r.begin(), r.end());
     double sum = 0;
     for (size_t c = 0; c < model.k; c++) {
         r[c] = std::exp(r[c] - top);
@@ -96,12 +107,17 @@ class ReferenceTrainingSet : public TrainingSet {
             : source_(source) {}
 
     void accumulate(const Model& model, Pass pass, Statistics& out) override {
-        out.reset(model.k, model.d);
-        std::vector<double> scales;
         if (pass == Pass::soft) {
-            scales = log_scales(model);
+            accumulate_soft(model, out);
+        } else {
+            accumulate_hard(model, out);
         }
-        std::vector<double> dist, r;
+    }
+
+   private:
+    void accumulate_hard(const Model& model, Statistics& out) {
+        out.reset(model.k, model.d);
+        std::vector<double> dist;
         for_each_chunk(
                 source_,
                 4096,
@@ -109,70 +125,66 @@ class ReferenceTrainingSet : public TrainingSet {
                     for (size_t i = 0; i < count; i++) {
                         const float* xi = x + i * model.d;
                         const double wi = w ? w[i] : 1.0;
-                        // a density is one of distances, whatever the metric
-                        distances(
-                                model,
-                                pass == Pass::soft ? Metric::l2 : model.metric,
-                                xi,
-                                dist);
-                        if (pass == Pass::hard) {
-                            accumulate_hard(model, xi, wi, dist, out);
-                        } else {
-                            out.log_likelihood += wi *
-                                    responsibilities_of(model, scales, dist, r);
-                            accumulate_soft(model, xi, wi, dist, r, out);
-                        }
+                        distances(model, model.metric, xi, dist);
+                        const bool l2 = model.metric == Metric::l2;
+                        const size_t c = best(dist, l2, 1)[0];
+                        add_vector(model, xi, c, wi, out);
+                        out.energy[c] += wi *
+                                squared_distance(xi,
+                                                 model.means.data() +
+                                                         c * model.d,
+                                                 model.d);
+                        out.members[c]++;
+                        out.objective += dist[c];
                         out.total_weight += wi;
                         out.n++;
                     }
                 });
     }
 
-   private:
+    void accumulate_soft(const Model& model, Statistics& out) {
+        const size_t per = model.variances_per_component();
+        out.reset(model.k, model.d, per);
+        const std::vector<double> scales = log_scales(model);
+        std::vector<double> energy, r;
+        for_each_chunk(
+                source_,
+                4096,
+                [&](size_t, size_t count, const float* x, const float* w) {
+                    for (size_t i = 0; i < count; i++) {
+                        const float* xi = x + i * model.d;
+                        const double wi = w ? w[i] : 1.0;
+                        energies(model, xi, energy);
+                        out.log_likelihood += wi *
+                                responsibilities_of(model, scales, energy, r);
+                        for (size_t c = 0; c < model.k; c++) {
+                            if (r[c] > 0) {
+                                add_vector(model, xi, c, wi * r[c], out);
+                            }
+                        }
+                        for (size_t e = 0; e < energy.size(); e++) {
+                            if (r[e / per] > 0) {
+                                out.energy[e] += wi * r[e / per] * energy[e];
+                            }
+                        }
+                        out.members[best(r, false, 1)[0]]++;
+                        out.total_weight += wi;
+                        out.n++;
+                    }
+                });
+    }
+
     static void add_vector(
             const Model& model,
             const float* x,
             size_t c,
             double weight,
-            double dist,
             Statistics& out) {
         for (size_t j = 0; j < model.d; j++) {
             out.sums[c * model.d + j] += weight * x[j];
         }
         out.counts[c] += weight;
-        out.energy[c] += weight * dist;
         out.entries++;
-    }
-
-    static void accumulate_hard(
-            const Model& model,
-            const float* x,
-            double w,
-            const std::vector<double>& dist,
-            Statistics& out) {
-        const size_t c = best(dist, model.metric == Metric::l2, 1)[0];
-        const double l2 = model.metric == Metric::l2
-                ? dist[c]
-                : squared_distance(
-                          x, model.means.data() + c * model.d, model.d);
-        add_vector(model, x, c, w, l2, out);
-        out.members[c]++;
-        out.objective += dist[c];
-    }
-
-    static void accumulate_soft(
-            const Model& model,
-            const float* x,
-            double w,
-            const std::vector<double>& dist,
-            const std::vector<double>& r,
-            Statistics& out) {
-        out.members[best(r, false, 1)[0]]++;
-        for (size_t c = 0; c < model.k; c++) {
-            if (r[c] > 0) {
-                add_vector(model, x, c, w * r[c], dist[c], out);
-            }
-        }
     }
 
     const VectorSource& source_;
@@ -217,10 +229,10 @@ class ReferenceEngine : public Engine {
             float* resp,
             float* log_likelihood) const override {
         const std::vector<double> scales = log_scales(model);
-        std::vector<double> dist, r;
+        std::vector<double> energy, r;
         for (size_t i = 0; i < n; i++) {
-            distances(model, Metric::l2, x + i * model.d, dist);
-            const double log_p = responsibilities_of(model, scales, dist, r);
+            energies(model, x + i * model.d, energy);
+            const double log_p = responsibilities_of(model, scales, energy, r);
             if (log_likelihood) {
                 log_likelihood[i] = log_p;
             }

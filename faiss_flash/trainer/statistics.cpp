@@ -4,11 +4,11 @@
 
 namespace faiss_flash {
 
-void Statistics::reset(size_t k, size_t d) {
+void Statistics::reset(size_t k, size_t d, size_t energies) {
     *this = Statistics();
     sums.assign(k * d, 0);
     counts.assign(k, 0);
-    energy.assign(k, 0);
+    energy.assign(k * energies, 0);
     members.assign(k, 0);
 }
 

@@ -13,9 +13,12 @@ namespace faiss_flash {
 /// r_ik is 1 for the nearest centroid and 0 elsewhere in a k-means pass, the
 /// responsibility in an EM pass; w_i is the weight of vector i (1 if none).
 struct Statistics {
-    std::vector<double> sums;     ///< Σ_i r_ik w_i x_i, (k, d)
-    std::vector<double> counts;   ///< Σ_i r_ik w_i, (k)
-    std::vector<double> energy;   ///< Σ_i r_ik w_i ‖x_i − μ_k‖², (k)
+    std::vector<double> sums;   ///< Σ_i r_ik w_i x_i, (k, d)
+    std::vector<double> counts; ///< Σ_i r_ik w_i, (k)
+    /// Σ_i r_ik w_i ‖x_i − μ_k‖², (k); of an EM pass with a diagonal model
+    /// Σ_i r_ik w_i (x_ij − μ_kj)² per dimension, (k, d). Around the means the
+    /// pass was run with, so that large norms have nothing to cancel.
+    std::vector<double> energy;
     std::vector<int64_t> members; ///< vectors whose best component is k, (k)
     int64_t n = 0;                ///< vectors seen
     double total_weight = 0;      ///< Σ_i w_i
@@ -31,7 +34,8 @@ struct Statistics {
     /// largest bound, over the vectors, on the responsibility left out
     double dropped_mass = 0;
 
-    void reset(size_t k, size_t d);
+    /// @param energies  per component: 1 or d
+    void reset(size_t k, size_t d, size_t energies = 1);
     void add(const Statistics& other);
 };
 

@@ -161,12 +161,18 @@ class Attempt {
             TrainingSet& data,
             Clock::time_point start,
             std::vector<PassReport>& reports) {
-        const double floor = variance_floor(plan_, model);
+        if (is_diagonal(plan_.covariance)) {
+            model.make_diagonal();
+        }
+        std::vector<double> floor;
         bool comparable = false; // with the pass before: no re-seed between
         for (int i = 0; i < plan_.soft_passes; i++) {
             accumulate(data, Pass::soft);
             const double previous = score;
             score = stats_.log_likelihood / stats_.total_weight;
+            if (i == 0) {
+                floor = variance_floor(plan_, stats_, model);
+            }
             update_mixture(plan_, stats_, n_frozen_, floor, model);
             const int nreseed =
                     reseed_components(plan_, stats_, n_frozen_, model);

@@ -49,7 +49,7 @@ struct TrainingPlan {
 
     // soft passes, see GMMParameters
     double em_tolerance = 0;
-    bool shared_variance = false;
+    Covariance covariance = Covariance::spherical;
     double variance_floor = 0;
     double min_weight = 0;
 

@@ -101,6 +101,10 @@ double sum(const std::vector<double>& values) {
     return std::accumulate(values.begin(), values.end(), 0.0);
 }
 
+double negligible(double mean_square) {
+    return std::max(1e-9 * mean_square, 1e-30);
+}
+
 void set_weights(const std::vector<double>& counts, Model& model) {
     const double total = sum(counts);
     model.weights.resize(model.k);
@@ -123,22 +127,45 @@ double smallest_variance(const Model& model) {
     for (float value : model.means) {
         squares += (double)value * value;
     }
-    return std::max(1e-9 * squares / model.means.size(), 1e-30);
+    return negligible(squares / model.means.size());
 }
 
-double variance_floor(const TrainingPlan& plan, const Model& model) {
-    double mean = 0;
+std::vector<double> variance_floor(
+        const TrainingPlan& plan,
+        const Statistics& first,
+        const Model& model) {
+    const size_t d = model.d, per = model.variances_per_component();
+    double start = 0;
     for (size_t c = 0; c < model.k; c++) {
-        mean += (double)model.weights[c] * model.variances[c];
+        start += (double)model.weights[c] * model.variances[c * per];
     }
-    return std::max(plan.variance_floor * mean, smallest_variance(model));
+    if (per == 1) {
+        return {std::max(
+                plan.variance_floor * start, smallest_variance(model))};
+    }
+    std::vector<double> spread(d), squares(d);
+    for (size_t i = 0; i < model.means.size(); i++) {
+        spread[i % d] += first.energy[i];
+        squares[i % d] += (double)model.means[i] * model.means[i];
+    }
+    const double total = sum(first.counts);
+    const double least = 1e-3 * sum(spread) / d;
+    std::vector<double> floor(d);
+    for (size_t j = 0; j < d; j++) {
+        const double variance = std::max(spread[j], least) / total;
+        floor[j] = std::max(
+                plan.variance_floor * variance,
+                negligible(squares[j] / model.k));
+        floor[j] = std::min(floor[j], start);
+    }
+    return floor;
 }
 
 void update_mixture(
         const TrainingPlan& plan,
         const Statistics& stats,
         size_t n_frozen,
-        double floor,
+        const std::vector<double>& floor,
         Model& model) {
     const size_t d = model.d;
     const std::vector<float> old = model.means;
@@ -152,26 +179,37 @@ void update_mixture(
     }
     post_process(plan, model);
 
-    std::vector<double> energy(model.k);
+    // a spherical component has one variance for d dimensions
+    const size_t per = model.variances_per_component();
+    const double dimensions = d / per;
+    std::vector<double> energy(model.k * per), moved(per);
     for (size_t c = 0; c < model.k; c++) {
         const double count = stats.counts[c];
-        double moved = 0;
+        std::fill(moved.begin(), moved.end(), 0.0);
         for (size_t j = 0; j < d; j++) {
             const double from = old[c * d + j];
             const double step = from - model.means[c * d + j];
             const double pull = stats.sums[c * d + j] - count * from;
-            moved += step * (2 * pull + count * step);
+            moved[j % per] += step * (2 * pull + count * step);
         }
-        energy[c] = std::max(stats.energy[c] + moved, 0.0);
+        for (size_t j = 0; j < per; j++) {
+            energy[c * per + j] =
+                    std::max(stats.energy[c * per + j] + moved[j], 0.0);
+        }
     }
 
-    const double shared = sum(energy) / (d * sum(stats.counts));
-    for (size_t c = 0; c < model.k; c++) {
-        if (plan.shared_variance) {
-            model.variances[c] = std::max(shared, floor);
-        } else if (stats.counts[c] > 0) {
-            model.variances[c] =
-                    std::max(energy[c] / (d * stats.counts[c]), floor);
+    const bool tied = is_tied(plan.covariance);
+    std::vector<double> shared(per);
+    for (size_t i = 0; i < energy.size(); i++) {
+        shared[i % per] += energy[i];
+    }
+    const double total = sum(stats.counts);
+    for (size_t i = 0; i < energy.size(); i++) {
+        const double count = tied ? total : stats.counts[i / per];
+        if (count > 0) {
+            const double value = tied ? shared[i % per] : energy[i];
+            model.variances[i] =
+                    std::max(value / (dimensions * count), floor[i % per]);
         }
     }
     set_weights(stats.counts, model);
@@ -183,7 +221,11 @@ int reseed_components(
         size_t n_frozen,
         Model& model) {
     const size_t d = model.d;
-    std::vector<double> energy = stats.energy;
+    const size_t per = model.variances_per_component();
+    std::vector<double> energy(model.k);
+    for (size_t i = 0; i < stats.energy.size(); i++) {
+        energy[i / per] += stats.energy[i];
+    }
     int nreseed = 0;
     for (size_t poor = n_frozen; poor < model.k; poor++) {
         if (model.weights[poor] * model.k >= plan.min_weight) {
@@ -196,14 +238,16 @@ int reseed_components(
             continue;
         }
         faiss::RandomGenerator rng(1234 + (int64_t)poor);
-        const float step = 0.1f * std::sqrt(model.variances[rich]);
+        const auto variances = model.variances.begin();
         for (size_t j = 0; j < d; j++) {
+            const float step =
+                    0.1f * std::sqrt(variances[rich * per + j % per]);
             const float shift = rng.rand_float() < 0.5f ? step : -step;
             const float mean = model.means[rich * d + j];
             model.means[poor * d + j] = mean + shift;
             model.means[rich * d + j] = mean - shift;
         }
-        model.variances[poor] = model.variances[rich];
+        std::copy_n(variances + rich * per, per, variances + poor * per);
         model.weights[rich] = (model.weights[rich] + model.weights[poor]) / 2;
         model.weights[poor] = model.weights[rich];
         energy[rich] /= 2;

@@ -35,24 +35,38 @@ void mixture_from_clusters(const Statistics& stats, Model& model);
 /// vectors that lie on their centroids.
 double smallest_variance(const Model& model);
 
-/// The smallest σ² the M-step may give, from those the warm start left.
-double variance_floor(const TrainingPlan& plan, const Model& model);
+/** The smallest σ² the M-step may give, from the model that the warm start
+ * left (one variance for all) and the first soft pass with it.
+ *
+ * Spherical: one number, plan.variance_floor of the mean variance. Diagonal:
+ * (d) numbers, plan.variance_floor of each dimension's variance around its
+ * means; a dimension in which nothing varies counts with a thousandth of the
+ * others, so that it does not drown them where another vector differs in it.
+ * Never above the variance the warm start left, which EM starts from.
+ */
+std::vector<double> variance_floor(
+        const TrainingPlan& plan,
+        const Statistics& first,
+        const Model& model);
 
 /// The M-step for k ≥ n_frozen means, all variances and weights; means are
-/// post-processed and the variances are those around the final means:
-///   Σ r‖x−m‖² = energy + 2 (S − Nμ)·(μ − m) + N‖μ − m‖²
-/// which has no cancellation of large norms. A component without weight
-/// keeps its mean and variance.
+/// post-processed and the variances are those around the final means m: in
+/// each dimension
+///   Σ r(x−m)² = Σ r(x−μ)² + (μ − m)·(2 (S − Nμ) + N (μ − m))
+/// which has no cancellation of large norms. Spherical variances take the sum
+/// over the dimensions, tied ones the sum over the components. A component
+/// without weight keeps its mean and, where it is its own, its variance.
+/// @param floor  as variance_floor() gives it
 void update_mixture(
         const TrainingPlan& plan,
         const Statistics& stats,
         size_t n_frozen,
-        double floor,
+        const std::vector<double>& floor,
         Model& model);
 
 /// Re-seed components whose weight is below min_weight / k beside the one
 /// with the largest energy (its weight and energy are halved each time): the
-/// means are moved apart by ± a tenth of a standard deviation per
+/// means are moved apart by ± a tenth of a standard deviation in each
 /// dimension. Returns the number re-seeded.
 int reseed_components(
         const TrainingPlan& plan,

@@ -38,7 +38,7 @@ using namespace faiss_flash;
 namespace {
 
 struct Options {
-    std::string dataset, engine = "auto";
+    std::string dataset, engine = "auto", covariance = "spherical";
     size_t n = 262144, k = 1024;
     int niter = 10;
     size_t memory_n = 1000000, memory_k = 4096;
@@ -147,6 +147,7 @@ void em_pass_against_kmeans_pass(
                 static_cast<int>(o.k),
                 parameters(o.niter));
         clustering.engine = o.engine;
+        clustering.gmm.covariance = covariance_by_name(o.covariance);
         clustering.gmm.warm_start_niter = o.niter;
         clustering.gmm.em_niter = o.niter;
         clustering.gmm.em_tolerance = 0;
@@ -313,6 +314,10 @@ void add_options(CLI::App& app, Options& o) {
             ->capture_default_str();
     app.add_option("--niter", o.niter, "passes of each kind")
             ->check(in_bounds(2, 1000))
+            ->capture_default_str();
+    app.add_option("--covariance", o.covariance, "of the mixture")
+            ->check(CLI::IsMember(
+                    {"spherical", "tied_spherical", "diag", "tied_diag"}))
             ->capture_default_str();
     app.add_option("--memory-n", o.memory_n, "rows of the memory measurement")
             ->check(positive)

@@ -61,6 +61,9 @@ struct EMStats {
  * The log-likelihood never falls (beyond rounding) between re-seeds. Passes
  * with diagonal covariances run on the CPU.
  *
+ * Spherical covariances suit an index that ranks its lists by L2: diagonal
+ * ones fit better and find less (eval/README.md has the numbers).
+ *
  * The means are left in `centroids` and in the index. `spherical` keeps the
  * means on the unit sphere (the log-likelihood may then fall with diagonal
  * covariances), `int_centroids` rounds them (it may fall), input centroids and

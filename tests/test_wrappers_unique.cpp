@@ -273,9 +273,12 @@ TEST_CASE("train_quantizer gives our trainers' centroids") {
     FlashOptions options;
     options.trainer = trainer;
     options.gmm.em_niter = 5;
+    options.gmm.covariance = GENERATE(Covariance::spherical, Covariance::diag);
+    const bool diagonal =
+            trainer == Trainer::gmm && is_diagonal(options.gmm.covariance);
     const auto ivf = make_ivf("PQ4x4fs");
     const ListMixture mixture = train_quantizer(*ivf, nb, x.data(), options);
-    CHECK(mixture.variances.size() == nlist);
+    CHECK(mixture.variances.size() == nlist * (diagonal ? d : 1));
     CHECK(mixture.mixing_weights.size() == nlist);
     CHECK_FALSE(ivf->is_trained);
     ivf->train(nb, x.data());

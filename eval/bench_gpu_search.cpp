@@ -44,7 +44,8 @@ std::unique_ptr<faiss::IndexIVF> make_index(
         const std::string& codec,
         faiss::Index* quantizer,
         int d,
-        int nlist) {
+        int nlist,
+        int m) {
     auto with_options = [](auto index) {
         index->policy = AssignmentPolicy::top_m(2);
         return std::unique_ptr<faiss::IndexIVF>(std::move(index));
@@ -55,7 +56,7 @@ std::unique_ptr<faiss::IndexIVF> make_index(
     }
     if (codec == "pq") {
         return with_options(
-                std::make_unique<IndexIVFPQFlash>(quantizer, d, nlist, 32, 8));
+                std::make_unique<IndexIVFPQFlash>(quantizer, d, nlist, m, 8));
     }
     return with_options(std::make_unique<IndexIVFScalarQuantizerFlash>(
             quantizer, d, nlist, faiss::ScalarQuantizer::QT_8bit));
@@ -106,7 +107,7 @@ json compare(
 
 int main(int argc, char** argv) {
     std::string sift_path, json_path;
-    int nq = 10000, nlist = 1024, repeats = 15;
+    int nq = 10000, nlist = 1024, repeats = 15, d = 128, m = 32;
     std::vector<idx_t> batches{1, 100, 10000}, ks{1, 10, 100};
     std::vector<int> nprobes{1, 8, 32};
     std::vector<std::string> codecs{"flat", "pq", "sq8"};
@@ -120,17 +121,20 @@ int main(int argc, char** argv) {
             repeats,
             "timed runs (10 times as many of small "
             "batches), the median is kept");
+    app.add_option("--dimensions", d, "of the rows, the first so many");
+    app.add_option("--pq", m, "subquantizers of the codec pq");
     app.add_option("--batch", batches, "queries per search, several");
     app.add_option("--nprobe", nprobes, "lists per query, several");
     app.add_option("--k", ks, "results per query, several");
-    app.add_option("--codec", codecs, "flat, pq (32 bytes), sq8");
+    app.add_option("--codec", codecs, "flat, pq, sq8");
     CLI11_PARSE(app, argc, argv);
     try {
-        const int d = 128;
+        FAISS_THROW_IF_NOT_FMT(
+                d >= 1 && d <= 128, "%d dimensions should be 1 to 128", d);
         std::ifstream in(sift_path, std::ios::binary);
         const std::vector<uint8_t> bytes(
                 std::istreambuf_iterator<char>(in), {});
-        const idx_t n = (idx_t)(bytes.size() / d) - nq;
+        const idx_t rows_there = bytes.size() / 128, n = rows_there - nq;
         FAISS_THROW_IF_NOT_FMT(
                 n >= nlist, "%s has too few rows", sift_path.c_str());
         for (const idx_t batch : batches) {
@@ -140,7 +144,11 @@ int main(int argc, char** argv) {
                     (int)batch,
                     nq);
         }
-        const std::vector<float> x(bytes.begin(), bytes.end());
+        std::vector<float> x;
+        for (idx_t i = 0; i < rows_there; i++) {
+            const auto row = bytes.begin() + i * 128;
+            x.insert(x.end(), row, row + d);
+        }
         const float* queries = x.data() + n * d;
         faiss::gpu::StandardGpuResources resources;
         DeviceArray<float> queries_dev(nq * d, nullptr);
@@ -155,7 +163,7 @@ int main(int argc, char** argv) {
         json rows = json::array(), memory = json::array();
         for (const std::string& codec : codecs) {
             faiss::IndexFlatL2 quantizer(d);
-            const auto index = make_index(codec, &quantizer, d, nlist);
+            const auto index = make_index(codec, &quantizer, d, nlist, m);
             index->train(n, x.data());
             index->add(n, x.data());
             const size_t before = used_bytes();
@@ -240,6 +248,8 @@ int main(int argc, char** argv) {
                                              {"n", n},
                                              {"queries", nq},
                                              {"nlist", nlist},
+                                             {"dimensions", d},
+                                             {"pq", m},
                                              {"memory", memory},
                                              {"rows", rows}}
                                                 .dump(1)

@@ -346,8 +346,11 @@ TEST_CASE("gpu: replicas and shards on two devices", "[gpu]") {
             for (int run = 0; run < 3; run++) {
                 const Found found = search_for(*gpus, 10);
                 check_unique_and_full(found);
-                CHECK(found.ids == expected.ids);
                 CHECK(found.dist == expected.dist);
+                // codes may be equal, and IndexShards orders ties otherwise
+                if (codec == Codec::flat || !shard) {
+                    CHECK(found.ids == expected.ids);
+                }
             }
             const std::unique_ptr<faiss::Index> back(
                     faiss_flash::index_gpu_to_cpu(gpus.get()));
@@ -366,19 +369,21 @@ TEST_CASE("gpu: replicas and shards on two devices", "[gpu]") {
     check_same_distances(search_for(*gpu, 10), search_for(*flash.ivf, 10));
     // queries and results in the other device's memory
     const std::vector<float> x = clustered(nq, d, 7);
-    DeviceArray<float> queries(x.size(), nullptr), dist(nq * 10, nullptr);
-    DeviceArray<idx_t> ids(nq * 10, nullptr);
-    FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
-            queries.get(),
-            x.data(),
-            x.size() * sizeof(float),
-            cudaMemcpyHostToDevice));
-    gpu->search(nq, queries.get(), 10, dist.get(), ids.get());
+    const size_t x_bytes = x.size() * sizeof(float);
+    const size_t dist_bytes = nq * 10 * sizeof(float);
+    const size_t ids_bytes = nq * 10 * sizeof(idx_t);
+    char* memory = nullptr;
+    FAISS_FLASH_CUDA_CHECK(
+            cudaMalloc((void**)&memory, x_bytes + dist_bytes + ids_bytes));
+    auto* x_dev = (float*)memory;
+    auto* dist_dev = (float*)(memory + x_bytes);
+    auto* ids_dev = (idx_t*)(memory + x_bytes + dist_bytes);
+    FAISS_FLASH_CUDA_CHECK(
+            cudaMemcpy(x_dev, x.data(), x_bytes, cudaMemcpyHostToDevice));
+    gpu->search(nq, x_dev, 10, dist_dev, ids_dev);
     std::vector<idx_t> found(nq * 10);
     FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
-            found.data(),
-            ids.get(),
-            found.size() * sizeof(idx_t),
-            cudaMemcpyDeviceToHost));
+            found.data(), ids_dev, ids_bytes, cudaMemcpyDeviceToHost));
+    cudaFree(memory);
     CHECK(found == search_for(*gpu, 10).ids);
 }

@@ -194,6 +194,10 @@ std::vector<Case> all_cases(faiss::MetricType metric) {
     pq(32, 4, 8);
     pq(50, 10, 8); // five components each
     pq(128, 32, 8);
+    pq(32, 16, 8); // two components each
+    pq(60, 10, 8);
+    pq(60, 20, 8);
+    pq(12, 12, 8);
     pq(32, 8, 4);
     pq(32, 8, 5);
     pq(32, 4, 9);
@@ -330,9 +334,21 @@ TEST_CASE("gpu search: the same bytes however queries are cut", "[gpu]") {
             CHECK(again.labels == found.labels);
             CHECK(again.distances == found.distances);
         }
-        const Results blocks = search_lists(*in_blocks, x, k, lists);
-        CHECK(blocks.labels == found.labels);
-        CHECK(blocks.distances == found.distances);
+        // so many that 32 MiB do not hold their candidates
+        std::vector<float> many_x;
+        std::vector<idx_t> many_lists;
+        for (int copy = 0; copy < 12; copy++) {
+            many_x.insert(many_x.end(), x.begin(), x.end());
+            many_lists.insert(many_lists.end(), lists.begin(), lists.end());
+        }
+        const Results blocks = search_lists(*in_blocks, many_x, k, many_lists);
+        size_t different = 0;
+        for (size_t i = 0; i < blocks.labels.size(); i++) {
+            const size_t at = i % found.labels.size();
+            different += blocks.labels[i] != found.labels[at];
+            different += blocks.distances[i] != found.distances[at];
+        }
+        CHECK(different == 0);
         for (const size_t step : {1, 13}) {
             Results parts;
             for (size_t q = 0; q < nq; q += step) {

@@ -62,8 +62,9 @@ void GpuIndexUnique::copy_lists_to(faiss::InvertedLists& lists) const {
 
 namespace {
 
-/// Temporary memory of a search, all queries together.
-constexpr size_t work_bytes = 256 << 20;
+/// Temporary memory of a block of queries, at most, and what is taken from the
+/// device where the resources' own temporary memory is smaller.
+constexpr size_t most_work_bytes = 256 << 20, least_work_bytes = 32 << 20;
 
 /// Pieces of one allocation; without one it only counts.
 class Pieces {
@@ -84,10 +85,17 @@ class Pieces {
     char* memory_;
 };
 
+/// To or from the host, within a device, or between two of them.
 void copy(void* to, const void* from, size_t bytes, cudaStream_t stream) {
-    // to or from the host, or within devices: the pointers say which
-    FAISS_FLASH_CUDA_CHECK(
-            cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream));
+    const int to_device = getDeviceForAddress(to);
+    const int from_device = getDeviceForAddress(from);
+    if (to_device >= 0 && from_device >= 0 && to_device != from_device) {
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpyPeerAsync(
+                to, to_device, from, from_device, bytes, stream));
+    } else {
+        FAISS_FLASH_CUDA_CHECK(
+                cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream));
+    }
 }
 
 /// Queries that share a tile: more of them pay where lists have that many.
@@ -245,12 +253,15 @@ void GpuIndexUnique::search_lists(
     work.labels_here = getDeviceForAddress(labels) == device_;
     work.stream = resources_->getDefaultStream(device_);
 
-    // blocks of queries that fit into what FAISS keeps for such purposes
+    // blocks of queries that fit into what FAISS keeps for such purposes,
+    // beside its quantizer's own
     Pieces one;
     work.per_tile = 1; // as if there were tiles
     work.lay_out(one, d, 0);
-    const size_t bytes = std::min(
-            work_bytes, resources_->getTempMemoryAvailable(device_) / 2);
+    const size_t bytes = std::clamp(
+            resources_->getTempMemoryAvailable(device_) / 2,
+            least_work_bytes,
+            most_work_bytes);
     const idx_t most_block = std::max<idx_t>(1, bytes / one.bytes);
     const idx_t blocks = (n + most_block - 1) / most_block;
     const idx_t block = (n + blocks - 1) / blocks; // all about equal

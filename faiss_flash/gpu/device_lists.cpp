@@ -150,7 +150,7 @@ void DeviceLists::set_codec(const faiss::IndexIVF& index) {
         view_.kind = pq.nbits == 8 ? CodeKind::pq8 : CodeKind::pq;
         view_.pq_bits = (int)pq.nbits;
         view_.pq_dsub = (int)pq.dsub;
-        view_.quads = pq.nbits == 8 && pq.dsub % 4 == 0;
+        view_.quads = view_.quads && pq.nbits == 8;
         view_.codebook = upload(AllocType::Quantizer, pq.centroids);
     } else if (
             auto* ivfsq = dynamic_cast<const faiss::IndexIVFScalarQuantizer*>(
@@ -179,6 +179,7 @@ void DeviceLists::upload_lists(const faiss::InvertedLists& lists) {
     for (const int64_t size : sizes) {
         most_entries_.push_back(most_entries_.back() + size);
     }
+    view_.longest = most_entries_[1];
     view_.begins = upload(AllocType::IVFLists, begins_);
 
     const size_t code_size = view_.code_size;

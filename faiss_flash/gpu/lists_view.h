@@ -18,10 +18,11 @@ struct ListsView {
     CodeKind kind = CodeKind::fp32;
     int d = 0;
     int code_size = 0; ///< bytes
-    /// whether four components of a vector, from a multiple of four on, are
-    /// aligned pieces of its code (or, pq8, of one codebook entry)
+    /// whether vectors are read four components at a time: d % 4 = 0, and not
+    /// `pq`
     bool quads = false;
-    int64_t nlist = 0;
+    int nlist = 0;
+    int64_t longest = 0;              ///< entries of the longest list
     const int64_t* begins = nullptr;  ///< (nlist + 1), first entry of each
     const uint8_t* codes = nullptr;   ///< (entries, code_size)
     const int64_t* ids = nullptr;     ///< (entries)

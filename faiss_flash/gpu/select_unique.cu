@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cfloat>
 
+#include <faiss_flash/gpu/id_table.cuh>
+#include <faiss_flash/gpu/sort_pairs.cuh>
+
 namespace faiss_flash {
 
 namespace {
@@ -93,16 +96,36 @@ struct Candidates {
     /// fn(key, place), in parallel, for those that can be results
     template <class Fn>
     __device__ void each(Fn&& fn) const {
-        for (uint32_t at = 4 * threadIdx.x; at < count; at += 4 * blockDim.x) {
-            // rows are padded to whole float4, and begin at one
-            const float4 four = *reinterpret_cast<const float4*>(scores + at);
-            const float values[4] = {four.x, four.y, four.z, four.w};
+        const uint32_t step = 4 * blockDim.x;
+        for (uint32_t at = 4 * threadIdx.x; at < count; at += 2 * step) {
+            // two pieces on their way at a time
+            const float4 first = read(at);
+            const float4 second = read(at + step);
+            each_of(first, at, fn);
+            each_of(second, at + step, fn);
+        }
+    }
+
+   private:
+    /// Rows begin at a whole float4. What is not there is no result.
+    __device__ float4 read(uint32_t at) const {
+        if (at + 4 <= count) {
+            return __ldg(reinterpret_cast<const float4*>(scores + at));
+        }
+        return make_float4(
+                at < count ? scores[at] : FLT_MAX,
+                at + 1 < count ? scores[at + 1] : FLT_MAX,
+                at + 2 < count ? scores[at + 2] : FLT_MAX,
+                FLT_MAX);
+    }
+    template <class Fn>
+    __device__ void each_of(float4 four, uint32_t at, Fn& fn) const {
+        const float values[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const uint32_t key = key_of(values[i]);
-                if (at + i < count && key != no_key) {
-                    fn(key, at + i);
-                }
+        for (int i = 0; i < 4; i++) {
+            const uint32_t key = key_of(values[i]);
+            if (key != no_key) {
+                fn(key, at + i);
             }
         }
     }
@@ -186,101 +209,6 @@ __device__ uint64_t find_end(
         high = end;
     }
 }
-
-/// Whether a place of a bitonic network keeps the lower of two, in the stage
-/// that makes sorted runs of `run`.
-__device__ inline bool keeps_lower(int at, int run, int step) {
-    return ((at & run) == 0) == ((at & step) == 0);
-}
-
-/// What stays within 32 neighbours, of the stages for runs of first_run to
-/// last_run: a warp each, in registers.
-__device__ void sort_in_warps(
-        uint32_t* keys,
-        int64_t* ids,
-        int size,
-        int first_run,
-        int last_run) {
-    for (int at = threadIdx.x; at < size; at += blockDim.x) {
-        uint32_t key = keys[at];
-        int64_t id = ids[at];
-        for (int run = first_run; run <= last_run; run *= 2) {
-            for (int step = min(run / 2, 16); step > 0; step /= 2) {
-                const uint32_t key2 = __shfl_xor_sync(0xffffffff, key, step);
-                const int64_t id2 = __shfl_xor_sync(0xffffffff, id, step);
-                const bool lower = key2 < key || (key2 == key && id2 < id);
-                if (lower == keeps_lower(at, run, step)) {
-                    key = key2;
-                    id = id2;
-                }
-            }
-        }
-        keys[at] = key;
-        ids[at] = id;
-    }
-}
-
-/// keys and ids to the order of (key, id); `size` a power of two, at least 32.
-__device__ void sort_pairs(uint32_t* keys, int64_t* ids, int size) {
-    sort_in_warps(keys, ids, size, 2, 32);
-    __syncthreads(); // runs of 32
-    for (int run = 64; run <= size; run *= 2) {
-        for (int step = run / 2; step >= 32; step /= 2) {
-            for (int i = threadIdx.x; i < size / 2; i += blockDim.x) {
-                const int a = 2 * i - (i & (step - 1));
-                const int b = a + step;
-                const uint32_t key = keys[a], key2 = keys[b];
-                const int64_t id = ids[a], id2 = ids[b];
-                const bool lower = key2 < key || (key2 == key && id2 < id);
-                if (lower == keeps_lower(a, run, step)) {
-                    keys[a] = key2;
-                    ids[a] = id2;
-                    keys[b] = key;
-                    ids[b] = id;
-                }
-            }
-            __syncthreads(); // this step is done
-        }
-        sort_in_warps(keys, ids, size, run, run);
-        __syncthreads(); // runs of `run`
-    }
-}
-
-/** Ids met so far: a slot holds the index of an id in `ids`, or −1; of equal
- * ids the lowest index stays.
- */
-struct IdTable {
-    int* slots;
-    int mask;
-    const int64_t* ids;
-
-    __device__ int first_slot(int64_t id) const {
-        uint64_t hash = (uint64_t)id * 0x9e3779b97f4a7c15ull;
-        return (int)(hash >> 40) & mask;
-    }
-    __device__ void insert(int index) {
-        const int64_t id = ids[index];
-        for (int slot = first_slot(id);; slot = (slot + 1) & mask) {
-            const int other = atomicCAS(&slots[slot], -1, index);
-            if (other == -1) {
-                return;
-            }
-            if (ids[other] == id) {
-                atomicMin(&slots[slot], index);
-                return;
-            }
-        }
-    }
-    /// Where the id of this index is; it has been inserted.
-    __device__ int find(int index) const {
-        const int64_t id = ids[index];
-        int slot = first_slot(id);
-        while (ids[slots[slot]] != id) {
-            slot = (slot + 1) & mask;
-        }
-        return slot;
-    }
-};
 
 /// The id of a query's candidate.
 __device__ int64_t id_of(
@@ -448,10 +376,10 @@ cudaError_t select_unique(
             return error;
         }
     }
-    // few queries: more threads for each
-    const int threads = probes.n >= 512 ? 128
-            : probes.stride < 16384     ? 256
-                                        : 1024;
+    // more for few queries, and for many candidates
+    const int few = probes.n < 512;
+    const int threads = probes.stride < 16384 ? few ? 256 : 128
+                                              : few ? 1024 : 512;
     select_unique_kernel<<<(unsigned)probes.n, threads, plan.bytes(), stream>>>(
             lists, probes, scores, plan, negate, distances, labels);
     return cudaGetLastError();

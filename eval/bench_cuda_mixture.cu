@@ -152,11 +152,11 @@ json run_shape(
         iterate();
         likelihoods.push_back(stats.log_likelihood / n);
         fprintf(stderr,
-                "  pass %d: log p %.6f, entries %.2f, dense %.4f\n",
+                "  pass %d: log p %.6f, entries %.2f, wide %.4f\n",
                 i,
                 stats.log_likelihood / n,
                 (double)stats.entries / n,
-                (double)pass.dense_rows() / n);
+                (double)pass.wide_rows() / n);
     }
 
     std::vector<double> pass_ms, accumulate_ms;
@@ -247,14 +247,14 @@ json run_shape(
             {"pass_ms", median(pass_ms)},
             {"accumulate_ms", median(accumulate_ms)},
             {"entries_per_vector", (double)stats.entries / n},
-            {"dense_rows", (double)pass.dense_rows() / n},
+            {"wide_rows", (double)pass.wide_rows() / n},
             {"dropped_mass", stats.dropped_mass},
             {"log_likelihood", stats.log_likelihood / n},
             {"log_density_checked", count},
             {"log_density_error", worst}};
     fprintf(stderr,
             "%-5s %9lld %6d %4d x%g | EM pass %8.3f ms (with copies %8.3f) | "
-            "entries %.2f, dense %.3f %% | log p error %.2e | dropped %.1e |",
+            "entries %.2f, wide %.3f %% | log p error %.2e | dropped %.1e |",
             data.c_str(),
             (long long)n,
             k,
@@ -263,7 +263,7 @@ json run_shape(
             median(pass_ms),
             median(accumulate_ms),
             (double)stats.entries / n,
-            100.0 * pass.dense_rows() / n,
+            100.0 * pass.wide_rows() / n,
             worst,
             stats.dropped_mass);
     for (const auto& s : stages) {

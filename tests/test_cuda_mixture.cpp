@@ -54,10 +54,7 @@ TEST_CASE("a soft pass is cut to the memory there is") {
                 CHECK((plan.bytes() <= budget || plan.bytes() == least));
                 CHECK(plan.rows <= n);
                 CHECK((plan.rows == n || plan.rows % plan.block_rows == 0));
-                // a whole block's entries, or a quarter of the most
-                CHECK(plan.entries >=
-                      std::min<int64_t>(
-                              plan.block_entries(), n * std::min(k, 64)));
+                CHECK(plan.vectors() >= 1);
                 CHECK(plan.pieces >= 1);
                 // chunks of other passes are whole blocks of this one
                 CHECK((1 << 17) % plan.block_rows == 0);
@@ -65,6 +62,7 @@ TEST_CASE("a soft pass is cut to the memory there is") {
                 const auto other = plan_mixture(n, k, 96, 0);
                 CHECK(other.block_rows == plan.block_rows);
                 CHECK(other.piece_rows == plan.piece_rows);
+                CHECK(other.wide_rows == plan.wide_rows);
             }
         }
     }
@@ -310,9 +308,11 @@ TEST_CASE("cuda: a second soft pass, thresholds from the first", "[cuda]") {
     set->accumulate(p.model, Pass::soft, stats);
     const Statistics fresh = accumulate(*cuda_engine(), p, Pass::soft);
     CHECK(relative_gap(stats.log_likelihood, fresh.log_likelihood) < 1e-6);
+    // lower thresholds list more, and rows with long lists are summed in
+    // another order: log densities of some 10² differ in single precision
     for (size_t c = 0; c < p.k(); c++) {
         CHECK(std::abs(stats.counts[c] - fresh.counts[c]) <=
-              3e-6 * (stats.counts[c] + 1));
+              3e-5 * (stats.counts[c] + 1));
     }
 }
 

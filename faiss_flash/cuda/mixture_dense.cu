@@ -1,5 +1,5 @@
+#include <faiss_flash/cuda/mixture_block.cuh>
 #include <faiss_flash/cuda/mixture_dense.cuh>
-#include <faiss_flash/cuda/warp.cuh>
 
 namespace faiss_flash {
 
@@ -80,54 +80,6 @@ __global__ void __launch_bounds__(threads) dense_distances_kernel(
 
 constexpr int share_threads = 128;
 
-/// The largest log density among components, and the lowest number that has
-/// it.
-struct Top {
-    double value;
-    int component;
-
-    __device__ void see(double other, int number) {
-        if (other > value || (other == value && number < component)) {
-            value = other;
-            component = number;
-        }
-    }
-};
-
-__device__ Top block_top(Top mine) {
-    __shared__ Top all[share_threads / 32];
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) {
-        const double value = __shfl_xor_sync(0xffffffff, mine.value, step);
-        const int number = __shfl_xor_sync(0xffffffff, mine.component, step);
-        mine.see(value, number);
-    }
-    __syncthreads(); // an earlier call's `all` has been read
-    if (threadIdx.x % 32 == 0) {
-        all[threadIdx.x / 32] = mine;
-    }
-    __syncthreads(); // all warps' tops are there
-    for (int w = 0; w < share_threads / 32; w++) {
-        mine.see(all[w].value, all[w].component);
-    }
-    return mine;
-}
-
-__device__ double block_sum(double mine) {
-    __shared__ double all[share_threads / 32];
-    mine = warp_sum(mine);
-    __syncthreads(); // an earlier call's `all` has been read
-    if (threadIdx.x % 32 == 0) {
-        all[threadIdx.x / 32] = mine;
-    }
-    __syncthreads(); // all warps' sums are there
-    double sum = 0;
-    for (int w = 0; w < share_threads / 32; w++) {
-        sum += all[w];
-    }
-    return sum;
-}
-
 /// One thread block a row.
 __global__ void __launch_bounds__(share_threads) dense_shares_kernel(
         const MixtureRowsInput in,
@@ -143,7 +95,7 @@ __global__ void __launch_bounds__(share_threads) dense_shares_kernel(
         const ComponentTerms terms = in.components[c];
         top.see(terms.log_scale - terms.precision * dist[c], c);
     }
-    top = block_top(top);
+    top = block_top<share_threads>(top);
     const bool far = isinf(top.value);
     if (far) {
         // distances beyond single precision: then one component has all
@@ -158,7 +110,7 @@ __global__ void __launch_bounds__(share_threads) dense_shares_kernel(
             const ComponentTerms terms = in.components[c];
             top.see(terms.log_scale - terms.precision * sum, c);
         }
-        top = block_top(top);
+        top = block_top<share_threads>(top);
     }
     auto density = [&](int c) -> float {
         if (far) {
@@ -168,25 +120,33 @@ __global__ void __launch_bounds__(share_threads) dense_shares_kernel(
         return expf(float(
                 terms.log_scale - terms.precision * dist[c] - top.value));
     };
-    double mine = 0;
+    // as for rows with lists: what lies below counts for nothing
+    const float least = expf(-in.range);
+    double mine = 0, counted = 0;
     for (int c = threadIdx.x; c < in.k; c += share_threads) {
-        mine += density(c);
+        const float share = density(c);
+        const bool counts = share >= least;
+        mine += counts ? share : 0;
+        counted += counts;
     }
-    const double sum = block_sum(mine);
+    const double sum = block_sum<share_threads>(mine);
+    const double n = block_sum<share_threads>(counted);
     const float weight = in.weights ? in.weights[row] : 1;
     double dropped = 0, kept = 0;
     for (int c = threadIdx.x; c < in.k; c += share_threads) {
-        float r = density(c) / sum;
-        if (r * in.k < in.most_drop) {
+        const float share = density(c);
+        float r = share >= least ? share / sum : 0;
+        if (r * n < in.most_drop) {
             dropped += r;
             r = 0;
         }
         kept += r > 0;
         shares[c] = r * weight;
     }
-    dropped = block_sum(dropped);
-    kept = block_sum(kept);
+    dropped = block_sum<share_threads>(dropped);
+    kept = block_sum<share_threads>(kept);
     if (threadIdx.x == 0) {
+        dropped += n < in.k ? in.k * least : 0;
         out.log_density[row] = top.value + log(sum);
         out.best[row] = top.component;
         if (out.members) {

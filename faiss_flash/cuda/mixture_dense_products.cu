@@ -6,28 +6,6 @@ namespace faiss_flash {
 
 namespace {
 
-__global__ void hard_rows_kernel(
-        const MixtureRowsInput in,
-        const uint64_t* places,
-        const float* norm,
-        const ListBounds* bounds,
-        uint32_t* hard) {
-    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    const bool dense = i < in.n &&
-            places[i + 1] >> RowPlace::dense_shift >
-                    places[i] >> RowPlace::dense_shift;
-    // written so that NaN counts
-    const bool is_hard = dense &&
-            !(dense_products_bound(in.d, norm[i], *bounds) <=
-              dense_products_error);
-    // a warp's rows are of one block
-    const uint32_t mask = __ballot_sync(0xffffffff, is_hard);
-    if (mask != 0 && threadIdx.x % 32 == 0) {
-        atomicAdd(
-                hard + uint32_t(i) / uint32_t(in.block_rows), __popc(mask));
-    }
-}
-
 /// One warp: x' in two halves each. `low_first`: high, low, high instead of
 /// high, high, low. Returns ‖x'‖².
 __device__ float split_row(
@@ -239,24 +217,6 @@ unsigned blocks_for(int64_t items, int per_block) {
 }
 
 } // namespace
-
-cudaError_t launch_hard_rows(
-        const MixtureRowsInput& in,
-        const uint64_t* places,
-        const float* norm,
-        const ListBounds* bounds,
-        uint32_t* hard,
-        cudaStream_t stream) {
-    const int64_t blocks = (in.n + in.block_rows - 1) / in.block_rows;
-    const cudaError_t error =
-            cudaMemsetAsync(hard, 0, blocks * sizeof(uint32_t), stream);
-    if (error != cudaSuccess) {
-        return error;
-    }
-    hard_rows_kernel<<<blocks_for(in.n, 256), 256, 0, stream>>>(
-            in, places, norm, bounds, hard);
-    return cudaGetLastError();
-}
 
 cudaError_t launch_split_means(
         const MixtureRowsInput& in,

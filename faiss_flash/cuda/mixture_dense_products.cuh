@@ -45,15 +45,6 @@ struct DenseProducts {
     float* scores = nullptr;     ///< log p(x, k), (rows, k_padded)
 };
 
-/// hard[b]: dense rows of block b whose bound is too large; (blocks).
-cudaError_t launch_hard_rows(
-        const MixtureRowsInput& in,
-        const uint64_t* places,
-        const float* norm,
-        const ListBounds* bounds,
-        uint32_t* hard,
-        cudaStream_t stream);
-
 /// The means' side, once per model.
 cudaError_t launch_split_means(
         const MixtureRowsInput& in,

@@ -91,31 +91,6 @@ __global__ void __launch_bounds__(threads) filter_rows_kernel(
     }
 }
 
-__global__ void sample_places_kernel(
-        int64_t n,
-        int64_t step,
-        int64_t count,
-        const uint64_t* places,
-        uint64_t* at) {
-    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < count) {
-        at[i] = places[min(i * step, n)];
-    }
-}
-
-__global__ void dense_rows_kernel(
-        int64_t n,
-        const uint64_t* places,
-        uint32_t* dense_rows) {
-    const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < n) {
-        const uint64_t dense = places[i] >> RowPlace::dense_shift;
-        if (places[i + 1] >> RowPlace::dense_shift > dense) {
-            dense_rows[dense] = i;
-        }
-    }
-}
-
 /// One thread per part of a row's list.
 template <int parts>
 __global__ void __launch_bounds__(threads) make_entries_kernel(
@@ -207,28 +182,6 @@ cudaError_t launch_row_places(
         cudaStream_t stream) {
     return cub::DeviceScan::ExclusiveSum(
             temp, temp_bytes, places, places, n + 1, stream);
-}
-
-cudaError_t launch_sample_places(
-        int64_t n,
-        int64_t step,
-        int64_t count,
-        const uint64_t* places,
-        uint64_t* at,
-        cudaStream_t stream) {
-    sample_places_kernel<<<blocks_for(count), threads, 0, stream>>>(
-            n, step, count, places, at);
-    return cudaGetLastError();
-}
-
-cudaError_t launch_dense_rows(
-        int64_t n,
-        const uint64_t* places,
-        uint32_t* dense_rows,
-        cudaStream_t stream) {
-    dense_rows_kernel<<<blocks_for(n), threads, 0, stream>>>(
-            n, places, dense_rows);
-    return cudaGetLastError();
 }
 
 cudaError_t launch_make_entries(

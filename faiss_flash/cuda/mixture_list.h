@@ -12,9 +12,11 @@ namespace faiss_flash {
 struct ListInput;
 struct ListOutput;
 struct GroupOutput;
+struct MaskOutput;
 
-// Output: ListOutput, what each row lists; or GroupOutput, the best score of
-// each group of components, for which of in.limits only the norms are read.
+// Output: ListOutput, what each row lists; MaskOutput, the same as bits,
+// without scores; or GroupOutput, the best score of each group of components,
+// for which of in.limits only the norms are read.
 
 /// Fills 4 of a row's list_parts. Needs compute capability 9.0 and
 /// d_padded ≤ assign_sm90_max_d.
@@ -45,6 +47,10 @@ cudaError_t launch_list_sm80(
 cudaError_t launch_list_sm80(
         const ListInput& in,
         const GroupOutput& out,
+        cudaStream_t stream);
+cudaError_t launch_list_sm80(
+        const ListInput& in,
+        const MaskOutput& out,
         cudaStream_t stream);
 
 } // namespace faiss_flash

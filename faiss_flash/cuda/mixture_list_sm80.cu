@@ -1,10 +1,10 @@
-// Lists of the components that matter, or bests of groups of them, with the
-// instructions of sm_80.
+// Lists or masks of the components that matter, or bests of groups of them,
+// with the instructions of sm_80.
 
 #include <algorithm>
 
-#include <faiss_flash/cuda/mixture_list.cuh>
 #include <faiss_flash/cuda/mixture_list.h>
+#include <faiss_flash/cuda/mixture_masks.cuh>
 #include <faiss_flash/cuda/tile_sm80.cuh>
 
 namespace faiss_flash {
@@ -146,6 +146,60 @@ struct GroupEpilogue {
     }
 };
 
+/// Half of a word per row and tile.
+struct MaskEpilogue {
+    using Output = MaskOutput;
+    RowLimit limit[2][2];
+
+    __device__ void start(const ListInput& in, int64_t first) {
+        const Sm80Lane at;
+        for_each_row([&](int m, int high) {
+            const int64_t r = first + at.row(m, high);
+            limit[m][high] = r < in.n ? in.limits[r] : RowLimit{0, 0, 0};
+        });
+    }
+
+    __device__ void add(
+            const ListInput& in,
+            const MaskOutput& out,
+            const float (&acc)[2][8][4],
+            int64_t first,
+            int tile) {
+        const Sm80Lane at;
+        uint32_t below[2][2] = {}; // signs: 0 where NaN
+#pragma unroll
+        for (int g = 0; g < 8; g++) {
+            const int column = tile * assign_columns + at.column(g, 0);
+            const float4 c = __ldg(
+                    reinterpret_cast<const float4*>(in.columns + column));
+            for_each_row([&](int m, int high) {
+                const RowLimit& row = limit[m][high];
+                const float* pair = &acc[m][g][2 * high];
+                const float v0 = fmaf(c.y, fmaf(2, pair[0], -row.norm2), c.x);
+                const float v1 = fmaf(c.w, fmaf(2, pair[1], -row.norm2), c.z);
+                uint32_t& to = below[m][high];
+                to = __funnelshift_l(
+                        __float_as_uint(v0 - row.threshold), to, 1);
+                to = __funnelshift_l(
+                        __float_as_uint(v1 - row.threshold), to, 1);
+            });
+        }
+        for_each_row([&](int m, int high) {
+            const int64_t r = first + at.row(m, high);
+            if (r < in.n) {
+                const int64_t word = r * out.words + tile * mask_tile_words +
+                        at.lane % 4;
+                // the first columns are the upper half
+                reinterpret_cast<uint16_t*>(
+                        out.masks + word)[1 - at.warp_column] =
+                        ~below[m][high];
+            }
+        });
+    }
+
+    __device__ void finish(const ListInput&, const MaskOutput&, int64_t) {}
+};
+
 template <class Epilogue>
 __global__ void __launch_bounds__(sm80_threads) list_sm80_kernel(
         const ListInput in,
@@ -202,6 +256,13 @@ cudaError_t launch_list_sm80(
         const GroupOutput& out,
         cudaStream_t stream) {
     return launch<GroupEpilogue>(in, out, stream);
+}
+
+cudaError_t launch_list_sm80(
+        const ListInput& in,
+        const MaskOutput& out,
+        cudaStream_t stream) {
+    return launch<MaskEpilogue>(in, out, stream);
 }
 
 } // namespace faiss_flash

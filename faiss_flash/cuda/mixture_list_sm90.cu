@@ -1,5 +1,5 @@
-// Lists of the components that matter, or bests of groups of them, for Hopper and
-// d ≤ 128.
+// Lists or masks of the components that matter, or bests of groups of them, for
+// Hopper and d ≤ 128.
 
 #include <faiss_flash/cuda/mixture_list.h>
 #include <faiss_flash/cuda/mixture_sm90.cuh>
@@ -31,6 +31,13 @@ template cudaError_t launch_list_sm90(
         const CUtensorMap&,
         const ListInput&,
         const GroupOutput&,
+        int,
+        cudaStream_t);
+template cudaError_t launch_list_sm90(
+        const CUtensorMap&,
+        const CUtensorMap&,
+        const ListInput&,
+        const MaskOutput&,
         int,
         cudaStream_t);
 

@@ -1,5 +1,5 @@
-// Lists of the components that matter, or bests of groups of them, for Hopper, any
-// number of dimensions.
+// Lists or masks of the components that matter, or bests of groups of them, for
+// Hopper, any number of dimensions.
 
 #include <faiss_flash/cuda/mixture_list.h>
 #include <faiss_flash/cuda/mixture_sm90.cuh>
@@ -31,6 +31,13 @@ template cudaError_t launch_list_sm90_deep(
         const CUtensorMap&,
         const ListInput&,
         const GroupOutput&,
+        int,
+        cudaStream_t);
+template cudaError_t launch_list_sm90_deep(
+        const CUtensorMap&,
+        const CUtensorMap&,
+        const ListInput&,
+        const MaskOutput&,
         int,
         cudaStream_t);
 

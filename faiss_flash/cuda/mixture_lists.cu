@@ -66,10 +66,13 @@ ListOutput RowLists::lists() const {
     return {listed_.get(), counts_.get()};
 }
 
-ListInput RowLists::input(
+namespace {
+
+ListInput list_input(
         const PreparedRows& rows,
         const PreparedCentroids& means,
-        const ListTerms& terms) const {
+        const ListTerms& terms,
+        const RowLimit* limits) {
     ListInput in;
     in.n = rows.n;
     in.d_padded = rows.d_padded;
@@ -78,18 +81,16 @@ ListInput RowLists::input(
     in.rows = rows.halves;
     in.means = means.halves;
     in.columns = terms.columns;
-    in.limits = limits_.get();
+    in.limits = limits;
     return in;
 }
-
-namespace {
 
 /// Threads that share a row in this kernel, and so parts of its list.
 int parts_of(AssignKernel kernel) {
     return kernel == AssignKernel::sm80 ? 8 : 4;
 }
 
-/// Output: what is listed, or bests of groups.
+/// Output: what is listed, as bits or not, or bests of groups.
 template <class Output>
 void launch_listing(
         AssignKernel kernel,
@@ -128,7 +129,12 @@ void RowLists::fill(
     const AssignKernel kernel =
             choose_assign_kernel(device.capability, rows.d_padded);
     parts_ = parts_of(kernel);
-    launch_listing(kernel, input(rows, means, terms), lists(), device, stream);
+    launch_listing(
+            kernel,
+            list_input(rows, means, terms, limits_.get()),
+            lists(),
+            device,
+            stream);
 }
 
 void RowLists::fill_groups(
@@ -146,10 +152,26 @@ void RowLists::fill_groups(
             stream));
     const AssignKernel kernel =
             choose_assign_kernel(device.capability, rows.d_padded);
-    ListInput in = input(rows, means, terms);
+    ListInput in = list_input(rows, means, terms, limits_.get());
     in.groups = ListGroups::of(
             in.k_padded / assign_columns, parts_of(kernel));
     launch_listing(kernel, in, GroupOutput{group_best}, device, stream);
+}
+
+void fill_masks(
+        const PreparedRows& rows,
+        const PreparedCentroids& means,
+        const ListTerms& terms,
+        const RowLimit* limits,
+        const MaskOutput& out,
+        const DeviceInfo& device,
+        cudaStream_t stream) {
+    launch_listing(
+            choose_assign_kernel(device.capability, rows.d_padded),
+            list_input(rows, means, terms, limits),
+            out,
+            device,
+            stream);
 }
 
 } // namespace faiss_flash

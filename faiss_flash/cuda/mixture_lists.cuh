@@ -6,6 +6,7 @@
 #include <vector>
 
 #include <faiss_flash/cuda/device.h>
+#include <faiss_flash/cuda/mixture_masks.cuh>
 #include <faiss_flash/cuda/mixture_prepare.cuh>
 #include <faiss_flash/trainer/model.h>
 
@@ -92,14 +93,20 @@ class RowLists {
     }
 
    private:
-    ListInput input(
-            const PreparedRows& rows,
-            const PreparedCentroids& means,
-            const ListTerms& terms) const;
     int parts_ = 4;
     DeviceArray<Listed> listed_;
     DeviceArray<uint8_t> counts_;
     DeviceArray<RowLimit> limits_;
 };
+
+/// What reaches the thresholds `limits` (n), as bits.
+void fill_masks(
+        const PreparedRows& rows,
+        const PreparedCentroids& means,
+        const ListTerms& terms,
+        const RowLimit* limits,
+        const MaskOutput& out,
+        const DeviceInfo& device,
+        cudaStream_t stream);
 
 } // namespace faiss_flash

@@ -18,22 +18,26 @@ MixturePass::MixturePass(
                   d,
                   budget - std::min(budget, fixed_bytes(n, k, d)))),
           mixture_(k, stream),
-          lists_(plan_.rows, stream),
           best_(n, stream),
+          order_(n, stream),
           unproved_(1, stream),
-          places_(plan_.rows + 1, stream),
-          sampled_(4 * (plan_.rows / plan_.block_rows + 1) + 1, stream),
-          temp_(row_places_temp_bytes(plan_.rows), stream),
+          limits_(plan_.rows, stream),
+          masks_(plan_.rows * plan_.mask_words(), stream),
+          order_scratch_(
+                  order_scratch_bytes({plan_.rows, plan_.block_rows}, k),
+                  stream),
           log_density_(plan_.rows, stream),
-          row_partial_(2 * (plan_.rows / plan_.block_rows + 1), stream),
-          entries_(plan_.entries, stream),
-          entry_rows_(plan_.entries, stream),
-          keys_(plan_.entries, stream),
-          cut_(plan_.rows, stream),
-          dropped_(plan_.rows, stream),
-          scratch_(plan_.scratch_bytes(), stream),
+          row_partial_(2 * plan_.blocks(), stream),
+          item_bits_(plan_.mask_words() * plan_.tiles(), stream),
+          item_first_(plan_.mask_words() * plan_.tiles(), stream),
+          items_(plan_.items(), stream),
+          vectors_(plan_.vectors() * plan_.vector_stride(), stream),
+          used_(2, stream),
+          wide_marks_(plan_.rows, stream),
+          wide_rows_(plan_.rows, stream),
           dense_rows_(plan_.rows, stream),
-          hard_rows_(plan_.rows / plan_.block_rows + 1, stream),
+          wide_counts_(plan_.blocks(), stream),
+          wide_shares_(plan_.blocks() * plan_.wide_rows * k, stream),
           dense_dist_(plan_.dense_rows() * plan_.k_padded(), stream),
           dense_shares_(plan_.dense_rows() * k, stream),
           split_rows_(plan_.dense_rows() * 3 * plan_.d_padded(), stream),
@@ -47,17 +51,13 @@ MixturePass::MixturePass(
           accumulators_(2 * ((size_t)k * d + 2 * k), stream),
           members_(k, stream),
           totals_(1, stream),
-          host_places_(
-                  (4 * (plan_.rows / plan_.block_rows + 1) + 1) *
-                  sizeof(uint64_t)),
-          host_hard_rows_(
-                  (plan_.rows / plan_.block_rows + 1) * sizeof(uint32_t)),
+          host_counts_(plan_.blocks() * sizeof(uint2)),
           host_statistics_(
                   (2 * ((size_t)k * d + 2 * k) + k) * sizeof(double) +
                   sizeof(RowTotals)) {}
 
 size_t MixturePass::fixed_bytes(int64_t n, int k, int d) {
-    return n * sizeof(uint32_t) +
+    return 2 * n * sizeof(uint32_t) +
             2 * ((size_t)k * d + 2 * k) * sizeof(double);
 }
 
@@ -73,7 +73,9 @@ DeviceStatistics MixturePass::accumulators(bool dense) const {
 
 void MixturePass::begin(const Model& model, cudaStream_t stream) {
     mixture_.set(model, stream);
-    dense_count_ = 0;
+    wide_count_ = 0;
+    dense_ = false;
+    passes_ = seeded_ ? passes_ + 1 : 0;
     const size_t k = plan_.k;
     FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
             accumulators_.get(),
@@ -120,14 +122,14 @@ void MixturePass::add(
         in.means = means.means();
         in.components = mixture_.components();
         in.range = mixture_range(plan_.k);
-        in.most_drop = mixture_drop / 4;
+        in.most_drop = mixture_drop * 3 / 4;
         add_rows(
                 in,
                 all.slice(first, in.n),
                 prepared,
                 terms,
                 means.shift(),
-                best_.get() + i0 + first,
+                i0 + first,
                 device,
                 stream);
     }
@@ -142,65 +144,54 @@ void MixturePass::add_rows(
         const PreparedCentroids& means,
         const ListTerms& terms,
         const Shift& shift,
-        uint32_t* best,
+        int64_t first,
         const DeviceInfo& device,
         cudaStream_t stream) {
+    uint32_t* best = best_.get() + first;
+    uint32_t* order = order_.get() + first;
     FAISS_FLASH_CUDA_CHECK(launch_row_limits(
-            rows, means, terms, best, in.range, lists_.limits(), stream));
+            rows, means, terms, best, in.range, limits_.get(), stream));
     stage("limits");
-    lists_.fill(rows, means, terms, device, stream);
+    const MaskOutput masks = {masks_.get(), plan_.mask_words()};
+    fill_masks(rows, means, terms, limits_.get(), masks, device, stream);
     stage("list");
-    FAISS_FLASH_CUDA_CHECK(launch_filter_rows(
-            in.n,
-            in.k,
-            lists_.parts(),
-            in.range,
-            mixture_drop / 2,
-            lists_.lists(),
-            lists_.limits(),
-            places_.get(),
-            cut_.get(),
-            dropped_.get(),
-            stream));
-    stage("filter");
-    FAISS_FLASH_CUDA_CHECK(launch_row_places(
-            in.n,
-            places_.get(),
-            temp_.get(),
-            row_places_temp_bytes(plan_.rows),
-            stream));
-    const int64_t quarter = in.block_rows / 4;
-    const int64_t samples = (in.n + quarter - 1) / quarter + 1;
-    FAISS_FLASH_CUDA_CHECK(launch_sample_places(
-            in.n, quarter, samples, places_.get(), sampled_.get(), stream));
-    FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
-            host_places_.get(),
-            sampled_.get(),
-            samples * sizeof(uint64_t),
-            cudaMemcpyDeviceToHost,
-            stream));
-    FAISS_FLASH_CUDA_CHECK(launch_hard_rows(
-            in,
-            places_.get(),
-            rows.norm,
-            terms.bounds,
-            hard_rows_.get(),
-            stream));
-    FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
-            host_hard_rows_.get(),
-            hard_rows_.get(),
-            (in.n + in.block_rows - 1) / in.block_rows * sizeof(uint32_t),
-            cudaMemcpyDeviceToHost,
-            stream));
-    FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
-    stage("places");
-
+    // any order is right; few best components change after the first passes
+    if (passes_ < 4 || passes_ % 4 == 0) {
+        FAISS_FLASH_CUDA_CHECK(launch_order_rows(
+                {in.n, in.block_rows},
+                in.k,
+                best,
+                order,
+                order_scratch_.get(),
+                stream));
+        stage("order");
+    }
+    TileInput tiles;
+    tiles.rows = in;
+    tiles.masks = MaskView::of(masks, in.k);
+    tiles.order = order;
     MixtureRowsOutput out;
     out.log_density = log_density_.get();
     out.best = best;
     out.members = members_.get();
     out.totals = totals_.get();
-    add_sparse(in, out, device, stream);
+    FAISS_FLASH_CUDA_CHECK(launch_tiles(tiles, out, items(), wide(), stream));
+    stage("tiles");
+    FAISS_FLASH_CUDA_CHECK(
+            launch_list_wide(in, rows.norm, terms.bounds, wide(), stream));
+    const int64_t blocks = (in.n + in.block_rows - 1) / in.block_rows;
+    FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+            host_counts_.get(),
+            wide_counts_.get(),
+            blocks * sizeof(uint2),
+            cudaMemcpyDeviceToHost,
+            stream));
+    FAISS_FLASH_CUDA_CHECK(cudaEventRecord(counted_.get(), stream));
+    FAISS_FLASH_CUDA_CHECK(launch_wide_rows(tiles, out, wide(), stream));
+    stage("wide");
+    FAISS_FLASH_CUDA_CHECK(launch_combine_tiles(
+            in, items(), wide(), accumulators(false), stream));
+    stage("combine");
     add_dense(in, products(shift), out, stream);
     stage("dense");
     FAISS_FLASH_CUDA_CHECK(launch_row_totals(
@@ -208,83 +199,31 @@ void MixturePass::add_rows(
     stage("totals");
 }
 
-void MixturePass::add_sparse(
-        const MixtureRowsInput& in,
-        const MixtureRowsOutput& out,
-        const DeviceInfo& device,
-        cudaStream_t stream) {
-    const uint64_t* places = static_cast<const uint64_t*>(host_places_.get());
-    const int64_t quarter = in.block_rows / 4;
-    const int64_t quarters = (in.n + quarter - 1) / quarter;
-    auto entries_of = [&](int64_t q0, int64_t q1) {
-        q1 = std::min(q1, quarters);
-        return int64_t(
-                (places[q1] & RowPlace::entries_mask) -
-                (places[q0] & RowPlace::entries_mask));
-    };
-    for (int64_t q = 0; q < quarters;) {
-        int64_t end = q + 4; // one block at least
-        if (q % 4 != 0 || entries_of(q, end) > plan_.block_entries()) {
-            end = q + 1;
-        } else {
-            while (end < quarters &&
-                   entries_of(end, end + 4) <= plan_.block_entries() &&
-                   entries_of(q, end + 4) <= plan_.entries) {
-                end += 4;
-            }
-        }
-        end = std::min(end, quarters);
-        const int64_t first = q * quarter;
-        const int64_t count = std::min(end * quarter, in.n) - first;
-        EntryArrays arrays;
-        arrays.count = entries_of(q, end);
-        arrays.entries = entries_.get();
-        arrays.rows = entry_rows_.get();
-        arrays.keys = keys_.get();
-        arrays.partial = reinterpret_cast<float*>(scratch_.get());
-        FAISS_FLASH_CUDA_CHECK(launch_make_entries(
-                first,
-                count,
-                lists_.parts(),
-                lists_.lists(),
-                cut_.get(),
-                places_.get(),
-                arrays,
-                stream));
-        stage("entries");
-        FAISS_FLASH_CUDA_CHECK(launch_settle_rows(
-                in,
-                first,
-                count,
-                dropped_.get(),
-                places_.get(),
-                arrays,
-                device.multiprocessors,
-                out,
-                stream));
-        stage("settle");
-        const SegmentPlan sums = {
-                arrays.count,
-                (count + in.block_rows - 1) / in.block_rows,
-                in.k,
-                in.d};
-        FAISS_FLASH_CUDA_CHECK(update_entries(
-                sums,
-                in.x,
-                keys_.get(),
-                entries_.get(),
-                device.multiprocessors,
-                accumulators(false),
-                scratch_.get(),
-                stream));
-        stage("sums");
-        q = end;
-    }
+TileItems MixturePass::items() const {
+    TileItems items;
+    items.bits = item_bits_.get();
+    items.first = item_first_.get();
+    items.items = items_.get();
+    items.vectors = vectors_.get();
+    items.most_vectors = plan_.vectors();
+    items.stride = plan_.vector_stride();
+    items.used = used_.get();
+    return items;
+}
+
+WideRows MixturePass::wide() const {
+    WideRows wide;
+    wide.most = plan_.wide_rows;
+    wide.marks = wide_marks_.get();
+    wide.rows = wide_rows_.get();
+    wide.counts = wide_counts_.get();
+    wide.shares = wide_shares_.get();
+    return wide;
 }
 
 void MixturePass::fetch(Statistics& out, cudaStream_t stream) {
     const size_t k = plan_.k, sums = k * plan_.d, all = sums + 2 * k;
-    const bool dense = dense_count_ > 0;
+    const bool dense = dense_;
     double* values = static_cast<double*>(host_statistics_.get());
     auto* members = reinterpret_cast<unsigned long long*>(values + 2 * all);
     auto* totals = reinterpret_cast<RowTotals*>(members + k);

@@ -7,6 +7,7 @@
 #include <faiss_flash/cuda/mixture_dense_products.cuh>
 #include <faiss_flash/cuda/mixture_lists.cuh>
 #include <faiss_flash/cuda/mixture_plan.h>
+#include <faiss_flash/cuda/mixture_tiles.cuh>
 #include <faiss_flash/trainer/statistics.h>
 
 namespace faiss_flash {
@@ -52,9 +53,9 @@ class MixturePass {
     const double* log_density() const {
         return log_density_.get();
     }
-    /// Rows of this pass that had too many components for a list.
-    int64_t dense_rows() const {
-        return dense_count_;
+    /// Rows of this pass that had too many components for a tile.
+    int64_t wide_rows() const {
+        return wide_count_;
     }
     /// For measurements: called with a name when a stage has been enqueued.
     std::function<void(const char*)> on_stage;
@@ -76,12 +77,7 @@ class MixturePass {
             const PreparedCentroids& means,
             const ListTerms& terms,
             const Shift& shift,
-            uint32_t* best,
-            const DeviceInfo& device,
-            cudaStream_t stream);
-    void add_sparse(
-            const MixtureRowsInput& in,
-            const MixtureRowsOutput& out,
+            int64_t first,
             const DeviceInfo& device,
             cudaStream_t stream);
     void add_dense(
@@ -96,6 +92,8 @@ class MixturePass {
             const MixtureRowsOutput& out,
             cudaStream_t stream);
     DenseProducts products(const Shift& shift) const;
+    TileItems items() const;
+    WideRows wide() const;
     DeviceStatistics accumulators(bool dense) const;
     void stage(const char* name) const {
         if (on_stage) {
@@ -106,19 +104,24 @@ class MixturePass {
     const int64_t n_;
     const MixturePlan plan_;
     bool seeded_ = false;
-    int64_t dense_count_ = 0; ///< rows of this pass
+    int passes_ = 0; ///< since best components were nearest means
+    int64_t wide_count_ = 0; ///< rows of this pass
+    bool dense_ = false;     ///< there were dense rows in this pass
     DeviceMixture mixture_;
-    RowLists lists_;
-    DeviceArray<uint32_t> best_; ///< (n)
+    DeviceArray<uint32_t> best_, order_; ///< (n)
     DeviceArray<uint32_t> unproved_;
-    DeviceArray<uint64_t> places_, sampled_;
-    DeviceArray<uint8_t> temp_; ///< of the scan of places_
+    DeviceArray<RowLimit> limits_;
+    DeviceArray<uint32_t> masks_;
+    DeviceArray<uint8_t> order_scratch_;
     DeviceArray<double> log_density_, row_partial_;
-    DeviceArray<WeightedRow> entries_;
-    DeviceArray<uint32_t> entry_rows_, keys_;
-    DeviceArray<float> cut_, dropped_;
-    DeviceArray<uint8_t> scratch_; ///< of distances, then of update_entries
-    DeviceArray<uint32_t> dense_rows_, hard_rows_;
+    DeviceArray<uint32_t> item_bits_, item_first_;
+    DeviceArray<TileItem> items_;
+    DeviceArray<float> vectors_;
+    DeviceArray<unsigned long long> used_;
+    DeviceArray<uint8_t> wide_marks_;
+    DeviceArray<uint32_t> wide_rows_, dense_rows_;
+    DeviceArray<uint2> wide_counts_;
+    DeviceArray<float2> wide_shares_;
     DeviceArray<float> dense_dist_, dense_shares_;
     DeviceArray<__half> split_rows_, split_means_;
     DeviceArray<float> split_norm2_, split_log_density_;
@@ -128,7 +131,8 @@ class MixturePass {
     DeviceArray<double> accumulators_; ///< sparse, then dense
     DeviceArray<unsigned long long> members_;
     DeviceArray<RowTotals> totals_;
-    PinnedBuffer host_places_, host_hard_rows_, host_statistics_;
+    PinnedBuffer host_counts_, host_statistics_;
+    Event counted_; ///< host_counts_ has the rows worked on last
 };
 
 } // namespace faiss_flash

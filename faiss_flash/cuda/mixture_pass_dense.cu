@@ -25,21 +25,9 @@ void MixturePass::add_dense(
         const DenseProducts& products,
         const MixtureRowsOutput& out,
         cudaStream_t stream) {
-    const uint64_t* places = static_cast<const uint64_t*>(host_places_.get());
-    const uint32_t* hard =
-            static_cast<const uint32_t*>(host_hard_rows_.get());
-    const int64_t quarters = (in.n * 4 + in.block_rows - 1) / in.block_rows;
-    auto dense_before = [&](int64_t q) {
-        return int64_t(
-                places[std::min(q, quarters)] >> RowPlace::dense_shift);
-    };
-    const int64_t count = dense_before(quarters);
-    if (count == 0) {
-        return;
-    }
-    dense_count_ += count;
-    FAISS_FLASH_CUDA_CHECK(launch_dense_rows(
-            in.n, places_.get(), dense_rows_.get(), stream));
+    FAISS_FLASH_CUDA_CHECK(cudaEventSynchronize(counted_.get()));
+    const uint2* counts = static_cast<const uint2*>(host_counts_.get());
+    const int64_t blocks = (in.n + in.block_rows - 1) / in.block_rows;
     bool prepared = false;
     std::vector<DensePiece> batch;
     const DenseProducts* batch_products = nullptr;
@@ -49,13 +37,25 @@ void MixturePass::add_dense(
             batch.clear();
         }
     };
-    for (int64_t q = 0; q < quarters; q += 4) {
-        const int64_t end = dense_before(q + 4);
-        int64_t i = dense_before(q);
+    int64_t i = 0;
+    for (int64_t b = 0; b < blocks; b++) {
+        const int64_t rows = counts[b].x;
+        wide_count_ += rows;
+        if (rows <= plan_.wide_rows) {
+            continue;
+        }
+        dense_ = true;
+        const int64_t end = i + rows;
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+                dense_rows_.get() + i,
+                wide_rows_.get() + b * in.block_rows,
+                rows * sizeof(uint32_t),
+                cudaMemcpyDeviceToDevice,
+                stream));
         // by what the block holds alone, so that chunks do not matter
         const bool by_products = !in.weights &&
-                in.k <= dense_products_max_k && hard[q / 4] == 0 &&
-                end - i >= dense_products_min_rows;
+                in.k <= dense_products_max_k && counts[b].y == 0 &&
+                rows >= dense_products_min_rows;
         if (by_products && !prepared) {
             FAISS_FLASH_CUDA_CHECK(launch_split_means(in, products, stream));
             prepared = true;
@@ -70,6 +70,7 @@ void MixturePass::add_dense(
                     {uint32_t(i),
                      uint32_t(std::min(plan_.piece_rows, end - i))});
         }
+        i = end;
     }
     finish_batch();
 }

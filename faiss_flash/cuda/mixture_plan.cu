@@ -1,7 +1,8 @@
 #include <algorithm>
 
-#include <faiss_flash/cuda/mixture_pass.cuh>
+#include <faiss_flash/cuda/mixture_dense_products.cuh>
 #include <faiss_flash/cuda/mixture_plan.h>
+#include <faiss_flash/cuda/mixture_tiles.cuh>
 
 namespace faiss_flash {
 
@@ -11,39 +12,52 @@ MixturePlan smallest_plan(int64_t n, int k, int d) {
     MixturePlan plan;
     plan.k = k;
     plan.d = d;
-    // a block's rows should stay in the second-level cache while its entries
-    // are summed, and runs of a component should not be too short; a power
-    // of two that divides the blocks of chunks (update_block_rows)
+    // A tile's rows should have the same best component, or few; a power of
+    // two that divides the blocks of chunks (update_block_rows). For very
+    // large k nothing helps, and masks take much memory.
     plan.block_rows = 1 << 14;
-    while (plan.block_rows < 8 * (int64_t)k && plan.block_rows < 1 << 17) {
+    while (plan.block_rows < 128 * (int64_t)k && plan.block_rows < 1 << 17) {
         plan.block_rows *= 2;
     }
+    if (k > 1 << 14) {
+        plan.block_rows = 1 << 15;
+    }
+    // fewer than products are worth it for; and their shares of all
+    // components should stay below 16 MiB
+    plan.wide_rows = std::clamp<int64_t>(
+            (int64_t(1) << 21) / k, 16, dense_products_min_rows - 1);
     plan.piece_rows = std::clamp<int64_t>(
             (int64_t(1) << 22) / k, 64, dense_piece_rows);
     plan.rows = std::min(n, plan.block_rows);
-    plan.entries =
-            std::min(plan.block_entries(), n * std::min(k, list_capacity));
     plan.pieces = 1;
     return plan;
 }
 
 } // namespace
 
-size_t MixturePlan::scratch_bytes() const {
-    const SegmentPlan sums = {entries, rows / block_rows + 1, k, d};
-    return std::max(
-            sums.scratch_bytes(),
-            distance_slices(k, d) * entries * sizeof(float));
+int64_t MixturePlan::tiles() const {
+    return (rows + tile_rows - 1) / tile_rows;
+}
+
+int64_t MixturePlan::items() const {
+    return tiles() * tile_rows * std::min(k, row_kept);
+}
+
+int64_t MixturePlan::vectors() const {
+    // half a vector per row is usual
+    const int64_t most = (int64_t(1) << 29) / (4 * vector_stride());
+    return std::clamp<int64_t>(rows, 1, most);
 }
 
 size_t MixturePlan::bytes() const {
-    // places, log densities, dense rows, least scores, mass left out
-    const size_t row_bytes = sizeof(uint64_t) + sizeof(double) +
-            sizeof(uint32_t) + 2 * sizeof(float);
-    return RowLists::bytes(rows) + rows * row_bytes +
-            row_places_temp_bytes(rows) +
-            entries * (sizeof(WeightedRow) + 2 * sizeof(uint32_t)) +
-            scratch_bytes() +
+    // masks, limits, log densities, wide and dense rows
+    const size_t row_bytes = mask_words() * sizeof(uint32_t) +
+            sizeof(RowLimit) + sizeof(double) + 2 * sizeof(uint32_t) + 1;
+    return rows * row_bytes + order_scratch_bytes({rows, block_rows}, k) +
+            items() * sizeof(TileItem) +
+            vectors() * vector_stride() * sizeof(float) +
+            2 * mask_words() * tiles() * sizeof(uint32_t) +
+            blocks() * wide_rows * k * sizeof(float2) +
             dense_rows() * (k_padded() + k + 2) * sizeof(float) +
             (dense_rows() + k_padded()) * 3 * d_padded() * 2 +
             k_padded() * 2 * sizeof(float) +
@@ -59,13 +73,8 @@ MixturePlan plan_mixture(int64_t n, int k, int d, size_t budget) {
             (size_t(1) << 28) / piece_bytes, 1, 32);
     plan.pieces = std::min<int64_t>(
             plan.pieces, (n + plan.piece_rows - 1) / plan.piece_rows);
-    // a block less than 2²⁰ rows: with a power of two of components one key
-    // bit less
-    plan.rows = std::min<int64_t>(n, (1 << 20) - plan.block_rows);
+    plan.rows = std::min<int64_t>(n, 1 << 20);
     for (;;) {
-        plan.entries = std::min(
-                std::max(least.entries, 8 * plan.rows),
-                n * std::min(k, list_capacity));
         if (plan.bytes() <= budget ||
             (plan.rows == least.rows && plan.pieces == least.pieces)) {
             break;

@@ -8,25 +8,23 @@ namespace faiss_flash {
 /** How a soft pass cuts its work; known to the host alone.
  *
  * Results depend on k, d and the data only, not on the memory there is:
- * - sums are over blocks of block_rows rows (quarters of a block whose rows
- *   have more than block_entries entries), combined in order;
+ * - sums are over tiles of a block of block_rows rows, combined in order, and
+ *   then over blocks in order;
  * - sums over dense rows are over pieces of piece_rows of a block's dense
  *   rows, combined in order.
- * Memory decides how many rows are listed at once, how many entries are
- * sorted at once, and how many pieces are in work at once.
+ * Memory decides how many rows are worked on at once, how many of a tile's
+ * sums are written down at once (see TileItems), and how many pieces are in
+ * work at once.
  */
 struct MixturePlan {
     int k = 0, d = 0;
     int64_t block_rows = 0;
     int64_t piece_rows = 0;
+    int wide_rows = 0; ///< of a block at most; with more, they are dense
 
-    int64_t rows = 0;    ///< listed at once: whole blocks, or all there are
-    int64_t entries = 0; ///< summed at once, at least block_entries()
-    int pieces = 0;      ///< of dense rows at once
+    int64_t rows = 0; ///< at once: whole blocks, or all there are
+    int pieces = 0;   ///< of dense rows at once
 
-    int64_t block_entries() const {
-        return 16 * block_rows;
-    }
     int64_t k_padded() const {
         return (k + 127) / 128 * 128;
     }
@@ -36,8 +34,19 @@ struct MixturePlan {
     int64_t dense_rows() const {
         return piece_rows * pieces;
     }
-    /// Scratch for distances and sums of `entries`.
-    size_t scratch_bytes() const;
+    int64_t blocks() const {
+        return (rows + block_rows - 1) / block_rows;
+    }
+    int64_t tiles() const;
+    int mask_words() const {
+        return k_padded() / 32;
+    }
+    /// Of all tiles together.
+    int64_t items() const;
+    int64_t vectors() const;
+    int vector_stride() const {
+        return (d + 3) / 4 * 4;
+    }
     /// Device memory of a pass with this plan.
     size_t bytes() const;
 };

@@ -11,6 +11,16 @@ __device__ float squared_norm(float norm, int d) {
     return plain * plain;
 }
 
+/// The typical row, a little larger: chunks of one data set then allow for
+/// the same, and rows list the same whatever chunk they are in (mostly).
+__device__ TypicalRow usual_row(const PreparedRows& rows) {
+    const auto up = [](float value) {
+        return __int_as_float((__float_as_int(value) + 0xfffff) & ~0xfffff);
+    };
+    const TypicalRow typical = *rows.typical;
+    return {up(typical.norm), up(typical.error), typical.largest_norm};
+}
+
 /// Largest error of a score: of the half-precision product, of the squared
 /// norms and of the additions.
 __device__ float list_error(
@@ -55,7 +65,7 @@ __global__ void list_terms_kernel(
         log_scale = components[c].log_scale;
         h = components[c].precision / (scale * scale);
     }
-    const TypicalRow usual = *rows.typical;
+    const TypicalRow usual = usual_row(rows);
     // a weight of zero: never listed, and its −inf is no error
     const float finite_scale = isinf(log_scale) ? 0 : log_scale;
     const float slack = list_error(
@@ -76,7 +86,7 @@ __device__ float extra_error(
         const ListBounds& bounds,
         float norm,
         float error) {
-    const TypicalRow usual = *rows.typical;
+    const TypicalRow usual = usual_row(rows);
     return norm <= usual.norm && error <= usual.error
             ? 0
             : list_error(

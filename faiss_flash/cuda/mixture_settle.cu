@@ -1,3 +1,4 @@
+#include <faiss_flash/cuda/mixture_pairs.cuh>
 #include <faiss_flash/cuda/mixture_row_lanes.cuh>
 #include <faiss_flash/cuda/mixture_settle.cuh>
 
@@ -12,22 +13,6 @@ unsigned blocks_for(int64_t items) {
 }
 
 constexpr int row_lanes = 8; ///< threads per row
-
-/// ‖x − μ‖² in double precision: finite data may have distances beyond
-/// single precision.
-__device__ double far_distance(
-        const MixtureRowsInput& in,
-        int64_t row,
-        uint32_t component) {
-    const float* x = in.x + row * in.d;
-    const float* c = in.means + (int64_t)component * in.d;
-    double dist = 0;
-    for (int j = 0; j < in.d; j++) {
-        const double step = (double)x[j] - c[j];
-        dist += step * step;
-    }
-    return dist;
-}
 
 /// Responsibilities of the entries of each row.
 __global__ void __launch_bounds__(threads) share_rows_kernel(

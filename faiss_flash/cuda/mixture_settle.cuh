@@ -74,22 +74,6 @@ cudaError_t launch_row_places(
         cudaStream_t stream);
 size_t row_places_temp_bytes(int64_t n);
 
-/// at[i] = places[min(i·step, n)], i < count, for the host.
-cudaError_t launch_sample_places(
-        int64_t n,
-        int64_t step,
-        int64_t count,
-        const uint64_t* places,
-        uint64_t* at,
-        cudaStream_t stream);
-
-/// Numbers of the dense rows, ascending; (number of dense rows).
-cudaError_t launch_dense_rows(
-        int64_t n,
-        const uint64_t* places,
-        uint32_t* dense_rows,
-        cudaStream_t stream);
-
 /// Entries of a range of rows, in the order of their places.
 struct EntryArrays {
     int64_t count = 0;

@@ -1,11 +1,11 @@
 #pragma once
 
-// The epilogues of the Hopper pipelines that list components, or find the
-// bests of groups of them.
+// The epilogues of the Hopper pipelines that list components, mark them in
+// masks, or find the bests of groups of them.
 
 #include <type_traits>
 
-#include <faiss_flash/cuda/mixture_list.cuh>
+#include <faiss_flash/cuda/mixture_masks.cuh>
 #include <faiss_flash/cuda/sm90.cuh>
 
 namespace faiss_flash {
@@ -176,12 +176,87 @@ struct ThreadGroups {
     }
 };
 
+/// Bits of the components that reach a row's threshold: no branch, and one
+/// word per tile for each of a thread's two rows of 64.
+struct ThreadMasks {
+    using Input = ListInput;
+    using Output = MaskOutput;
+    using Columns = float4; ///< a, h of two columns
+    static constexpr bool columns_travel = false; // no room at d = 128
+    __host__ __device__ static PassShape shape(const ListInput& in) {
+        return shape_of(in);
+    }
+    float norm2[2], threshold[2];
+    int64_t first; ///< of the 64 rows
+
+    __device__ int64_t row(int high) const {
+        return first + row_of_thread() + 8 * high;
+    }
+
+    __device__ void start(const ListInput& in, int64_t first_row) {
+        first = first_row;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            const RowLimit limit =
+                    row(i) < in.n ? in.limits[row(i)] : RowLimit{0, 0, 0};
+            norm2[i] = limit.norm2;
+            threshold[i] = limit.threshold;
+        }
+    }
+
+    template <class Load>
+    __device__ __forceinline__ void add(
+            const ListInput& in,
+            const MaskOutput& out,
+            const float (&acc)[64],
+            int tile,
+            Load&& load) {
+        uint32_t below[2] = {}; // signs of score − threshold: 0 where NaN
+        constexpr int ahead = 3;
+        float4 columns[ahead];
+#pragma unroll
+        for (int g = 0; g < ahead; g++) {
+            columns[g] = load(g);
+        }
+#pragma unroll
+        for (int g = 0; g < 16; g++) {
+            const float4 c = columns[g % ahead];
+            if (g + ahead < 16) {
+                columns[g % ahead] = load(g + ahead);
+            }
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                const float v0 = fmaf(
+                        c.y, fmaf(2, acc[4 * g + 2 * i], -norm2[i]), c.x);
+                const float v1 = fmaf(
+                        c.w, fmaf(2, acc[4 * g + 2 * i + 1], -norm2[i]), c.z);
+                below[i] = __funnelshift_l(
+                        __float_as_uint(v0 - threshold[i]), below[i], 1);
+                below[i] = __funnelshift_l(
+                        __float_as_uint(v1 - threshold[i]), below[i], 1);
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            if (row(i) < in.n) {
+                out.masks[row(i) * out.words + tile * mask_tile_words +
+                          threadIdx.x % 4] = ~below[i];
+            }
+        }
+    }
+
+    __device__ void finish(const ListInput&, const MaskOutput&) const {}
+};
+
 /// The epilogue that fills an Output.
 template <class Output>
 using ThreadEpilogue = std::conditional_t<
         std::is_same_v<Output, ListOutput>,
         ThreadLists,
-        ThreadGroups>;
+        std::conditional_t<
+                std::is_same_v<Output, MaskOutput>,
+                ThreadMasks,
+                ThreadGroups>>;
 
 } // namespace sm90
 } // namespace faiss_flash

@@ -64,7 +64,7 @@ namespace {
 
 /// Temporary memory of a block of queries, at most, and what is taken from the
 /// device where the resources' own temporary memory is smaller.
-constexpr size_t most_work_bytes = 256 << 20, least_work_bytes = 32 << 20;
+constexpr size_t most_work_bytes = 512 << 20, least_work_bytes = 32 << 20;
 
 /// Pieces of one allocation; without one it only counts.
 class Pieces {
@@ -101,7 +101,7 @@ void copy(void* to, const void* from, size_t bytes, cudaStream_t stream) {
 /// Queries that share a tile: more of them pay where lists have that many.
 /// 0: no tiles, every pair of query and list by itself.
 int queries_per_tile(double pairs_per_list) {
-    return pairs_per_list >= 6 ? 32 : pairs_per_list >= 2 ? 8 : 0;
+    return pairs_per_list >= 8 ? 32 : pairs_per_list >= 2.5 ? 8 : 0;
 }
 
 } // namespace

@@ -18,8 +18,9 @@ class DeviceLists;
  * id's copies the best one counts (for codes of residuals, whose copies
  * differ, a CPU index of ours reports the copy that it meets first).
  * Distances are computed in fp32 as ‖x − v‖² or x·v from decoded codes.
- * Results are ordered by (distance, id); of vectors with the k-th distance
- * those of nearer lists are preferred. The same bytes every run.
+ * Results are ordered by (distance, id), but for equal distances by the
+ * hundred (select_unique.h); of vectors with the k-th distance those of nearer
+ * lists are preferred. The same bytes every run.
  *
  * Queries and results may be in host or device memory; as with FAISS's GPU
  * indexes everything happens in the resources' stream, and results on the
@@ -30,7 +31,7 @@ class DeviceLists;
  * throw.
  *
  * Memory: the lists once, as on the CPU, with 64-bit ids (device_lists.h),
- * and for a search up to 256 MiB of the resources' temporary memory (more
+ * and for a search up to 512 MiB of the resources' temporary memory (more
  * where one query alone needs it: 4 bytes per candidate).
  *
  * How it works: gpu/README.md.

@@ -13,8 +13,9 @@ constexpr int select_unique_max = 2048;
  *
  * By (score, id), smallest first; of an id's copies the best one counts. Of
  * candidates with the score of the last result, those of earlier probes and
- * earlier entries are preferred. Scores that are not below the largest float
- * (NaN too) are no results. The same bytes every run.
+ * earlier entries are preferred. (Equal scores that fall into several of the
+ * rounds below are in the order of ids in each.) Scores that are not below the
+ * largest float (NaN too) are no results. The same bytes every run.
  *
  * One block per query, in rounds: the `wanted` best candidates that are left,
  * and a few more, are found by histograms of (score, place), sorted, and

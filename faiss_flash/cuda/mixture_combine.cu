@@ -12,7 +12,7 @@ constexpr int warps = 16;
 constexpr int threads = 32 * warps;
 constexpr int slice = 128; ///< columns, four a thread
 /// Tiles of a block of rows that a warp adds up; the next ones are another's.
-constexpr int part_tiles = 512;
+constexpr int part_tiles = 256;
 constexpr int tiles_at_once = 128;
 static_assert(part_tiles % tiles_at_once == 0);
 

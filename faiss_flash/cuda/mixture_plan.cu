@@ -40,7 +40,7 @@ int64_t MixturePlan::tiles() const {
 }
 
 int64_t MixturePlan::items() const {
-    return tiles() * tile_rows * std::min(k, row_kept);
+    return tiles() * std::min(tile_pairs, tile_rows * k);
 }
 
 int64_t MixturePlan::vectors() const {

@@ -11,11 +11,11 @@ namespace faiss_flash {
 /// Rows that share a thread block; they are neighbours in an order that puts
 /// rows of the same best component together, so most of their components
 /// are the same.
-constexpr int tile_rows = 64;
-/// A row with more components is wide; and a row that keeps shares of more.
+constexpr int tile_rows = 128;
+/// A row with more components is wide.
 constexpr int row_entries = 64;
-constexpr int row_kept = 32;
-constexpr int tile_entries = tile_rows * row_kept;
+/// Components of all rows of a tile; rows that come too late are wide.
+constexpr int tile_pairs = 2048;
 
 /// How rows are cut; tiles never cross a block of rows.
 struct TileShape {
@@ -60,7 +60,7 @@ struct TileLink {
 struct TileItems {
     uint32_t* bits = nullptr;  ///< (words, tiles), see MaskBit
     uint32_t* first = nullptr; ///< item of the word's first bit; the same
-    TileItem* items = nullptr; ///< tile_entries per tile at most
+    TileItem* items = nullptr; ///< tile_pairs per tile at most
     float* vectors = nullptr;  ///< (most_vectors, stride)
     uint32_t most_vectors = 0;
     int stride = 0; ///< d rounded up to a multiple of 4

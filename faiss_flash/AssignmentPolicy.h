@@ -5,6 +5,7 @@
 
 #include <faiss_flash/faiss_compat.h>
 #include <faiss_flash/trainer/model.h>
+#include <faiss_flash/trainer/vector_type.h>
 
 namespace faiss_flash {
 
@@ -90,5 +91,27 @@ void assign_lists(
         size_t n,
         const float* x,
         idx_t* lists);
+
+/** The same for vectors and lists on the current CUDA device; the rules run
+ * there, too. Candidates are found with half-precision products and compared
+ * by distances in difference form, so lists are those of assign_lists() where
+ * scores differ by more than the rounding of distances.
+ *
+ * Throws where there is no CUDA engine, and where a pointer is not memory of
+ * the current device. More than 16 candidates are looked at by the host.
+ *
+ * @param x       device pointer, (n, d) of `type`, finite
+ * @param lists   device pointer, see assign_lists()
+ * @param stream  a cudaStream_t: x is read and lists are written in its
+ *                order; nullptr: x is there, lists are when this returns
+ */
+void assign_lists_device(
+        const AssignmentPolicy& policy,
+        const Model& model,
+        size_t n,
+        const void* x,
+        VectorType type,
+        idx_t* lists,
+        void* stream = nullptr);
 
 } // namespace faiss_flash

@@ -5,6 +5,7 @@
 #include <omp.h>
 
 #include <faiss_flash/AssignmentPolicy.h>
+#include <faiss_flash/cuda/assign_source.h>
 #include <faiss_flash/engine/engine.h>
 
 namespace faiss_flash {
@@ -220,10 +221,6 @@ void assign_by_responsibility(
         size_t n,
         const float* x,
         idx_t* lists) {
-    FAISS_THROW_IF_NOT_MSG(
-            model.is_mixture() && model.weights.size() == model.k,
-            "AssignmentPolicy: rule = responsibility needs centroids with "
-            "variances and mixing weights");
     const size_t m = policy.max_lists;
     const double tau = policy.tau > 0 ? policy.tau : 1.0 / model.k;
     const size_t rows = std::min(n, block_rows(m));
@@ -247,7 +244,46 @@ void assign_by_responsibility(
     }
 }
 
+/// The model as policies look at it: distances are L2. `copy` is filled
+/// where it is not that already.
+const Model& checked_model(
+        const AssignmentPolicy& policy,
+        const Model& model,
+        Model& copy) {
+    policy.check(model.k);
+    FAISS_THROW_IF_NOT_MSG(
+            policy.rule != AssignmentRule::responsibility ||
+                    (model.is_mixture() && model.weights.size() == model.k),
+            "AssignmentPolicy: rule = responsibility needs centroids with "
+            "variances and mixing weights");
+    if (model.metric == Metric::l2) {
+        return model;
+    }
+    copy = model;
+    copy.metric = Metric::l2;
+    return copy;
+}
+
 } // namespace
+
+void Engine::assign(
+        const AssignmentPolicy& policy,
+        const Model& model,
+        size_t n,
+        const float* x,
+        idx_t* lists) const {
+    switch (policy.rule) {
+        case AssignmentRule::nearest:
+        case AssignmentRule::top_m:
+            assign_nearest(*this, model, n, x, policy.list_limit(), lists);
+            break;
+        case AssignmentRule::responsibility:
+            assign_by_responsibility(policy, *this, model, n, x, lists);
+            break;
+        default:
+            assign_by_residuals(policy, *this, model, n, x, lists);
+    }
+}
 
 void assign_lists(
         const AssignmentPolicy& policy,
@@ -256,26 +292,25 @@ void assign_lists(
         size_t n,
         const float* x,
         idx_t* lists) {
-    policy.check(model.k);
-    if (n == 0) {
-        return;
+    Model copy;
+    const Model& l2 = checked_model(policy, model, copy);
+    if (n > 0) {
+        engine.assign(policy, l2, n, x, lists);
     }
-    if (model.metric != Metric::l2) {
-        Model l2 = model;
-        l2.metric = Metric::l2;
-        assign_lists(policy, engine, l2, n, x, lists);
-        return;
-    }
-    switch (policy.rule) {
-        case AssignmentRule::nearest:
-        case AssignmentRule::top_m:
-            assign_nearest(engine, model, n, x, policy.list_limit(), lists);
-            break;
-        case AssignmentRule::responsibility:
-            assign_by_responsibility(policy, engine, model, n, x, lists);
-            break;
-        default:
-            assign_by_residuals(policy, engine, model, n, x, lists);
+}
+
+void assign_lists_device(
+        const AssignmentPolicy& policy,
+        const Model& model,
+        size_t n,
+        const void* x,
+        VectorType type,
+        idx_t* lists,
+        void* stream) {
+    Model copy;
+    const Model& l2 = checked_model(policy, model, copy);
+    if (n > 0) {
+        assign_on_device(policy, l2, n, {x, type}, lists, stream);
     }
 }
 

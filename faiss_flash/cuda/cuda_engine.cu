@@ -7,6 +7,8 @@
 #include <memory>
 #include <vector>
 
+#include <faiss_flash/cuda/assign_source.h>
+#include <faiss_flash/cuda/list_assigner.cuh>
 #include <faiss_flash/cuda/uploader.h>
 #include <faiss_flash/engine/engine.h>
 #include <faiss_flash/cuda/mixture_query.cuh>
@@ -397,6 +399,20 @@ class CudaEngine : public Engine {
                 .answer(
                         model,
                         {x, m, true, labels, responsibilities, log_likelihood});
+    }
+
+    void assign(
+            const AssignmentPolicy& policy,
+            const Model& model,
+            size_t n,
+            const float* x,
+            idx_t* lists) const override {
+        if (n == 0 || !ListAssigner::can(policy, model)) {
+            Engine::assign(policy, model, n, x, lists);
+            return;
+        }
+        const auto source = array_source(n, model.d, x, nullptr);
+        assign_source(policy, model, n, source.get(), {}, lists, nullptr);
     }
 };
 

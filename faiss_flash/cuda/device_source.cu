@@ -123,21 +123,25 @@ class DeviceSource : public VectorSource {
     std::vector<float> own_weights_;
 };
 
-void check_device_pointer(const char* name, const void* x) {
+} // namespace
+
+void check_device_pointer(
+        const char* name,
+        const char* argument,
+        const void* data) {
     int device = 0;
     FAISS_FLASH_CUDA_CHECK(cudaGetDevice(&device));
     cudaPointerAttributes at;
-    FAISS_FLASH_CUDA_CHECK(cudaPointerGetAttributes(&at, x));
+    FAISS_FLASH_CUDA_CHECK(cudaPointerGetAttributes(&at, data));
     FAISS_THROW_IF_NOT_FMT(
             at.type == cudaMemoryTypeManaged ||
                     (at.type == cudaMemoryTypeDevice && at.device == device),
-            "%s: x = %p should be memory of CUDA device %d, the current one",
+            "%s: %s = %p should be memory of CUDA device %d, the current one",
             name,
-            x,
+            argument,
+            data,
             device);
 }
-
-} // namespace
 
 std::unique_ptr<VectorSource> device_source(
         const char* name,
@@ -146,7 +150,7 @@ std::unique_ptr<VectorSource> device_source(
         const DeviceVectors& x,
         void* stream,
         const float* weights) {
-    check_device_pointer(name, x.data);
+    check_device_pointer(name, "x", x.data);
     const auto s = static_cast<cudaStream_t>(stream);
     DeviceArray<unsigned long long> first(1, s);
     FAISS_FLASH_CUDA_CHECK(

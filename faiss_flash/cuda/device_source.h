@@ -27,6 +27,13 @@ std::unique_ptr<VectorSource> device_source(
         void* stream,
         const float* weights);
 
+/// Throws, naming the argument, unless the pointer is memory of the current
+/// device.
+void check_device_pointer(
+        const char* name,
+        const char* argument,
+        const void* data);
+
 /// Some rows of a device_source, gathered on the device at once.
 std::unique_ptr<VectorSource> device_subset(
         const VectorSource& source,

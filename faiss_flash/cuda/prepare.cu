@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <type_traits>
 
 #include <faiss_flash/cuda/prepare.cuh>
 #include <faiss_flash/cuda/rows_view.cuh>
@@ -12,35 +13,47 @@ struct RowNorms {
     float norm, error, norm2;
 };
 
+/// A coordinate as a half, and what becomes of the norms.
+struct Converted {
+    float norm2 = 0, error2 = 0;
+
+    __device__ __half add(float value) {
+        const float largest = 65504; // of fp16
+        const __half half =
+                __float2half_rn(fminf(fmaxf(value, -largest), largest));
+        const float difference = value - __half2float(half);
+        norm2 += value * value;
+        error2 += difference * difference;
+        return half;
+    }
+};
+
+/// Norms of a row from its sums, rounded up.
+__device__ RowNorms norms_of(float norm2, float error2, int d) {
+    // a sum of d squares in single precision is off by less than this
+    const float up = 1 + (d + 64) * 0x1p-24f;
+    return {sqrtf(norm2) * up, sqrtf(error2) * up, norm2};
+}
+
 /// One warp converts one row. Two columns per lane and step: d_padded is a
 /// multiple of 8.
 template <class T>
 __device__ RowNorms
 convert_row(const T* x, int d, int d_padded, Shift shift, __half* halves) {
-    const float largest = 65504; // of fp16
-    float norm2 = 0, error2 = 0;
+    Converted row;
     for (int j = threadIdx.x % 32 * 2; j < d_padded; j += 64) {
-        float value[2];
         __half half[2];
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            value[e] = j + e < d
-                    ? (to_float(x[j + e]) - shift.offset[j + e]) * shift.scale
-                    : 0;
-            half[e] =
-                    __float2half_rn(fminf(fmaxf(value[e], -largest), largest));
-            const float difference = value[e] - __half2float(half[e]);
-            norm2 += value[e] * value[e];
-            error2 += difference * difference;
+            half[e] = row.add(
+                    j + e < d ? (to_float(x[j + e]) - shift.offset[j + e]) *
+                                    shift.scale
+                              : 0);
         }
         *reinterpret_cast<__half2*>(halves + j) =
                 __halves2half2(half[0], half[1]);
     }
-    norm2 = warp_sum(norm2);
-    error2 = warp_sum(error2);
-    // a sum of d squares in single precision is off by less than this
-    const float up = 1 + (d + 64) * 0x1p-24f;
-    return {sqrtf(norm2) * up, sqrtf(error2) * up, norm2};
+    return norms_of(warp_sum(row.norm2), warp_sum(row.error2), d);
 }
 
 template <class T>
@@ -60,6 +73,85 @@ __global__ void prepare_rows_kernel(
         const RowNorms norms = convert_row(
                 x + i * d, d, d_padded, shift, halves + i * d_padded);
         if (threadIdx.x % 32 == 0) {
+            norm[i] = norms.norm;
+            error[i] = norms.error;
+        }
+    }
+}
+
+/// Four coordinates, or halves, at once.
+template <class T>
+struct alignas(4 * sizeof(T)) Four {
+    T v[4];
+};
+
+/// The same for rows of d % 4 == 0 coordinates that start on boundaries of
+/// Four<T>. Eight lanes a row, four columns per lane and load, four loads
+/// under way: reading is what takes the time.
+template <class T>
+__global__ void __launch_bounds__(256) prepare_aligned_rows_kernel(
+        int64_t n,
+        int d,
+        int d_padded,
+        const T* __restrict__ x,
+        Shift shift,
+        __half* __restrict__ halves,
+        float* __restrict__ norm,
+        float* __restrict__ error) {
+    constexpr int lanes = 8, loads = 4;
+    const int lane = threadIdx.x % lanes;
+    const int64_t step = (int64_t)gridDim.x * blockDim.x / lanes;
+    const int64_t first =
+            ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / lanes;
+    // the lanes of a warp stay together: they exchange sums
+    for (int64_t i0 = first - threadIdx.x % 32 / lanes; i0 < n; i0 += step) {
+        const int64_t i = i0 + threadIdx.x % 32 / lanes;
+        const bool real = i < n;
+        const T* row = x + i * d;
+        // a sum for each place of four, as many as a warp would have
+        Converted sums[4];
+        for (int j0 = 4 * lane; j0 < d_padded; j0 += 4 * lanes * loads) {
+            Four<T> in[loads];
+#pragma unroll
+            for (int l = 0; l < loads; l++) {
+                const int j = j0 + 4 * lanes * l;
+                if (real && j < d) {
+                    in[l] = *reinterpret_cast<const Four<T>*>(row + j);
+                }
+            }
+#pragma unroll
+            for (int l = 0; l < loads; l++) {
+                const int j = j0 + 4 * lanes * l;
+                if (real && j < d_padded) {
+                    Four<float> offset = {};
+                    if (j < d) {
+                        offset = *reinterpret_cast<const Four<float>*>(
+                                shift.offset + j);
+                    }
+                    Four<__half> out;
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        out.v[e] = sums[e].add(
+                                j < d ? (to_float(in[l].v[e]) - offset.v[e]) *
+                                                shift.scale
+                                      : 0);
+                    }
+                    *reinterpret_cast<Four<__half>*>(
+                            halves + i * d_padded + j) = out;
+                }
+            }
+        }
+        float norm2 = (sums[0].norm2 + sums[1].norm2) +
+                (sums[2].norm2 + sums[3].norm2);
+        float error2 = (sums[0].error2 + sums[1].error2) +
+                (sums[2].error2 + sums[3].error2);
+#pragma unroll
+        for (int apart = lanes / 2; apart > 0; apart /= 2) {
+            norm2 += __shfl_xor_sync(0xffffffff, norm2, apart);
+            error2 += __shfl_xor_sync(0xffffffff, error2, apart);
+        }
+        if (real && lane == 0) {
+            const RowNorms norms = norms_of(norm2, error2, d);
             norm[i] = norms.norm;
             error[i] = norms.error;
         }
@@ -255,7 +347,15 @@ cudaError_t launch_prepare_rows(
     const int64_t blocks = (n * 32 + threads - 1) / threads;
     const int64_t grid = std::min<int64_t>(blocks, 132 * 16);
     with_type(x, [&](auto* rows) {
-        prepare_rows_kernel<<<grid, threads, 0, stream>>>(
+        const bool aligned = d % 4 == 0 &&
+                reinterpret_cast<uintptr_t>(rows) % (4 * sizeof(*rows)) == 0;
+        const auto kernel = aligned
+                ? prepare_aligned_rows_kernel<
+                          std::remove_const_t<std::remove_pointer_t<
+                                  decltype(rows)>>>
+                : prepare_rows_kernel<std::remove_const_t<
+                          std::remove_pointer_t<decltype(rows)>>>;
+        kernel<<<grid, threads, 0, stream>>>(
                 n, d, d_padded, rows, shift, halves, norm, error);
     });
     Extent* partial = static_cast<Extent*>(scratch);

@@ -1,5 +1,6 @@
 // Compiled instead of the CUDA engine where there is no CUDA compiler.
 
+#include <faiss_flash/cuda/assign_source.h>
 #include <faiss_flash/cuda/device_source.h>
 #include <faiss_flash/engine/engine.h>
 
@@ -27,6 +28,18 @@ std::unique_ptr<VectorSource> device_subset(
         const std::vector<int64_t>&,
         void*) {
     FAISS_THROW_MSG("there is no CUDA engine in this build");
+}
+
+void assign_on_device(
+        const AssignmentPolicy&,
+        const Model&,
+        size_t,
+        const DeviceVectors&,
+        idx_t*,
+        void*) {
+    FAISS_THROW_MSG(
+            "assign_lists_device: vectors on a device need the CUDA engine, "
+            "which this build does not have");
 }
 
 } // namespace faiss_flash

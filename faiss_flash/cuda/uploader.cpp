@@ -37,11 +37,18 @@ void parallel_copy(void* to, const void* from, size_t bytes) {
     }
 }
 
-constexpr size_t block_bytes = size_t(32) << 20;
+constexpr size_t most_block_bytes = size_t(32) << 20;
 
 } // namespace
 
-Uploader::Uploader(const VectorSource& source) : source_(source) {}
+Uploader::Uploader(const VectorSource& source)
+        : source_(source),
+          // page-locking takes longer than to copy what fits in
+          block_bytes_(std::max(
+                  source.d() * sizeof(float),
+                  std::min(
+                          most_block_bytes,
+                          source.n() * source.d() * sizeof(float)))) {}
 
 template <class Fill>
 void Uploader::upload(
@@ -50,13 +57,13 @@ void Uploader::upload(
         void* to,
         cudaStream_t stream,
         Fill&& fill) {
-    const int64_t most = std::max<int64_t>(block_bytes / size, 1);
+    const int64_t most = std::max<int64_t>(block_bytes_ / size, 1);
     for (int64_t done = 0; done < count; done += most) {
         const int64_t items = std::min(most, count - done);
         std::unique_ptr<Block>& block = blocks_[next_];
         next_ ^= 1;
         if (!block) {
-            block = std::make_unique<Block>(std::max(block_bytes, size));
+            block = std::make_unique<Block>(block_bytes_);
         }
         FAISS_FLASH_CUDA_CHECK(cudaEventSynchronize(block->copied.get()));
         fill(block->memory.get(), done, items);

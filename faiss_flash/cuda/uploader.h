@@ -3,6 +3,7 @@
 #include <memory>
 
 #include <faiss_flash/cuda/device.h>
+#include <faiss_flash/cuda/pinned_pool.h>
 #include <faiss_flash/trainer/source.h>
 
 namespace faiss_flash {
@@ -30,7 +31,7 @@ class Uploader {
    private:
     struct Block {
         explicit Block(size_t bytes) : memory(bytes) {}
-        PinnedBuffer memory;
+        PooledBuffer memory;
         Event copied;
     };
     /// Two blocks in turn: fill(block memory, first, count) and then copy
@@ -44,6 +45,7 @@ class Uploader {
             Fill&& fill);
 
     const VectorSource& source_;
+    const size_t block_bytes_;
     std::unique_ptr<Block> blocks_[2]; ///< made when first needed
     int next_ = 0;
 };

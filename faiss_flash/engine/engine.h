@@ -12,6 +12,8 @@
 
 namespace faiss_flash {
 
+struct AssignmentPolicy;
+
 /// One kind of pass over the training set.
 enum class Pass {
     hard, ///< k-means: every vector counts for its nearest centroid
@@ -32,7 +34,7 @@ class TrainingSet {
 };
 
 /// Does the arithmetic of training and assignment. Knows shapes and
-/// pointers; does not know policies, files or FAISS indexes. Inputs were
+/// pointers; does not know files or FAISS indexes. Inputs were
 /// checked by the caller: finite, 1 ≤ m ≤ k, matching dimensions.
 class Engine {
    public:
@@ -70,6 +72,18 @@ class Engine {
             idx_t* labels,
             float* responsibilities,
             float* log_likelihood) const = 0;
+
+    /// Posting lists of vectors under a policy, see assign_lists(); the model
+    /// is under L2. This one applies the rules on the host, to candidates
+    /// from nearest() or responsibilities(); engines that keep candidates
+    /// elsewhere override it.
+    /// @param lists  (n, policy.list_limit())
+    virtual void assign(
+            const AssignmentPolicy& policy,
+            const Model& model,
+            size_t n,
+            const float* x,
+            idx_t* lists) const;
 };
 
 /// Bound on the responsibility of one vector that a soft pass may leave out,

@@ -28,6 +28,15 @@ void for_each_block(const faiss::IndexIVF& index, idx_t n, size_t m, Fn&& fn) {
     }
 }
 
+/// Vectors assigned in one call, whole blocks: what a CPU does in about a
+/// second, because engines elsewhere are slow to start.
+idx_t rows_per_assignment(const faiss::IndexIVF& index, size_t m) {
+    const idx_t block = rows_per_block(index.d, m);
+    const size_t work = (size_t(1) << 38) / (index.nlist * index.d);
+    const size_t rows = std::min(work, (size_t(1) << 21) / m);
+    return std::max<idx_t>(1, rows / block) * block;
+}
+
 } // namespace
 
 idx_t rows_per_block(size_t d, size_t m) {
@@ -55,12 +64,24 @@ void store_by_policy(
     const Engine& engine =
             get_engine(options.engine, (double)n * index.nlist * index.d);
     const size_t m = policy.list_limit();
-    std::vector<idx_t> lists;
+    const idx_t at_once = rows_per_assignment(index, m);
+    std::vector<idx_t> lists; // of rows [first, first + at_once)
+    idx_t first = 0;
     for_each_block(index, n, m, [&](idx_t i0, idx_t count) {
-        const float* rows = x + i0 * index.d;
-        lists.resize(count * m);
-        assign_lists(policy, engine, centroids, count, rows, lists.data());
-        transaction.store(count, rows, m, lists.data());
+        if (i0 % at_once == 0) {
+            first = i0;
+            const idx_t rows = std::min(at_once, n - first);
+            lists.resize(rows * m);
+            assign_lists(
+                    policy,
+                    engine,
+                    centroids,
+                    rows,
+                    x + first * index.d,
+                    lists.data());
+        }
+        transaction.store(
+                count, x + i0 * index.d, m, lists.data() + (i0 - first) * m);
     });
 }
 

@@ -199,7 +199,8 @@ struct PlainEM {
         for (size_t i = 0; i < energy.size(); i++) {
             const double variance = tied ? all[i % per()] / total
                                          : energy[i] / counts[i / per()];
-            variances[i] = std::max(variance / (d / per()), floors[i % per()]);
+            variances[i] =
+                    std::max(variance / (diagonal ? 1 : d), floors[i % per()]);
         }
         for (size_t c = 0; c < k; c++) {
             shares[c] = counts[c] / total;

@@ -308,8 +308,9 @@ TEST_CASE("index_description is the inverse of index_factory") {
             "OPQ4_8,IVF64(gmm,responsibility,tau=0.1),PQ4x8",
             "PCA8,L2norm,IVF64(gmm,closure,epsilon=0.3,max_lists=4),PQ4x6np",
             "PCAWR8,IVF64(gmm,soar,lambda=0.1,candidates=7),SQ4,RFlat",
-            "IDMap2,RR8,Pad12,IVF64(gmm,air,lambda=0.3,strict,em_niter=3,"
-            "em_tolerance=1e-07,covariance=tied_diag,engine=cpu),SQ6",
+            "IDMap2,RR8,Pad12,IVF64(gmm,air,lambda=0.3,strict,engine=cpu),SQ6",
+            "IVF64(gmm,air,em_niter=3,em_tolerance=1e-07),Flat",
+            "IVF64(gmm,air,covariance=tied_diag,variance_floor=0.5),Flat",
             "ITQ,IVF64(kmeans,air,candidates=3),Flat"};
     for (const std::string& text : same) {
         CHECK(index_description(*make(text)) == text);

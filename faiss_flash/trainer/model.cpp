@@ -73,7 +73,7 @@ std::vector<double> log_scales(const Model& model) {
         }
         // a weight of zero gives −inf: the component is never chosen
         scales[c] = std::log((double)model.weights[c]) -
-                0.5 * (model.d / per) * logs;
+                0.5 * model.dimensions_per_variance() * logs;
     }
     return scales;
 }

@@ -50,6 +50,10 @@ struct Model {
     size_t variances_per_component() const {
         return is_diagonal() ? d : 1;
     }
+    /// d or 1
+    size_t dimensions_per_variance() const {
+        return is_diagonal() ? 1 : d;
+    }
     /// Write spherical variances as diagonal ones.
     void make_diagonal();
 };

@@ -179,9 +179,8 @@ void update_mixture(
     }
     post_process(plan, model);
 
-    // a spherical component has one variance for d dimensions
     const size_t per = model.variances_per_component();
-    const double dimensions = d / per;
+    const double dimensions = model.dimensions_per_variance();
     std::vector<double> energy(model.k * per), moved(per);
     for (size_t c = 0; c < model.k; c++) {
         const double count = stats.counts[c];
@@ -200,16 +199,18 @@ void update_mixture(
 
     const bool tied = is_tied(plan.covariance);
     std::vector<double> shared(per);
-    for (size_t i = 0; i < energy.size(); i++) {
-        shared[i % per] += energy[i];
+    for (size_t c = 0; c < model.k; c++) {
+        for (size_t j = 0; j < per; j++) {
+            shared[j] += energy[c * per + j];
+        }
     }
     const double total = sum(stats.counts);
-    for (size_t i = 0; i < energy.size(); i++) {
-        const double count = tied ? total : stats.counts[i / per];
-        if (count > 0) {
-            const double value = tied ? shared[i % per] : energy[i];
-            model.variances[i] =
-                    std::max(value / (dimensions * count), floor[i % per]);
+    for (size_t c = 0; c < model.k; c++) {
+        const double count = tied ? total : stats.counts[c];
+        for (size_t j = 0; j < per && count > 0; j++) {
+            const double value = tied ? shared[j] : energy[c * per + j];
+            model.variances[c * per + j] =
+                    std::max(value / (dimensions * count), floor[j]);
         }
     }
     set_weights(stats.counts, model);
@@ -223,8 +224,9 @@ int reseed_components(
     const size_t d = model.d;
     const size_t per = model.variances_per_component();
     std::vector<double> energy(model.k);
-    for (size_t i = 0; i < stats.energy.size(); i++) {
-        energy[i / per] += stats.energy[i];
+    for (size_t c = 0; c < model.k; c++) {
+        const double* of = stats.energy.data() + c * per;
+        energy[c] = std::accumulate(of, of + per, 0.0);
     }
     int nreseed = 0;
     for (size_t poor = n_frozen; poor < model.k; poor++) {

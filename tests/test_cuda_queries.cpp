@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include <faiss_flash/AssignmentPolicy.h>
 #include <tests/cuda_util.h>
 
 using namespace test;
@@ -67,4 +68,42 @@ TEST_CASE("cuda: the m nearest on awkward data", "[cuda]") {
         x.x.assign(x.x.size(), 0);
         c.x.assign(c.x.size(), 0);
     });
+}
+
+TEST_CASE("cuda: diagonal covariances are left to the CPU engine", "[cuda]") {
+    if (no_device()) {
+        return;
+    }
+    using faiss_flash::AssignmentPolicy;
+    using faiss_flash::cpu_engine;
+    for (const size_t k : {1, 40, 300}) {
+        for (const bool tied : {false, true}) {
+            const Problem p = as_diagonal(
+                    mixture(500, k, 9, 0.5, true, uint32_t(k)), 8, tied);
+            INFO(p.name);
+            CHECK(same_bytes(
+                    accumulate(*cuda_engine(), p, Pass::soft),
+                    accumulate(cpu_engine(), p, Pass::soft)));
+            const size_t m = std::min<size_t>(k, 2);
+            const auto found = responsibilities(*cuda_engine(), p, m);
+            const auto expected = responsibilities(cpu_engine(), p, m);
+            CHECK(found.labels == expected.labels);
+            CHECK(same_bytes(found.r, expected.r));
+            CHECK(same_bytes(found.log_likelihood, expected.log_likelihood));
+
+            const auto policy = AssignmentPolicy::responsibility(0.1, int(m));
+            std::vector<idx_t> lists[2];
+            for (const bool cuda : {false, true}) {
+                lists[cuda].assign(p.n() * m, -7);
+                faiss_flash::assign_lists(
+                        policy,
+                        cuda ? *cuda_engine() : cpu_engine(),
+                        p.model,
+                        p.n(),
+                        p.rows.x.data(),
+                        lists[cuda].data());
+            }
+            CHECK(lists[0] == lists[1]);
+        }
+    }
 }

@@ -36,9 +36,15 @@ struct Slow {
         return Slow{model, &model.means[a * model.d]}.dist(b);
     }
     double log_joint(size_t c) const {
-        const double variance = model.variances[c];
-        return std::log((double)model.weights[c]) -
-                0.5 * model.d * std::log(variance) - dist(c) / (2 * variance);
+        double sum = std::log((double)model.weights[c]);
+        for (size_t j = 0; j < model.d; j++) {
+            const size_t at = c * model.d + j;
+            const double diff = (double)x[j] - model.means[at];
+            const double variance =
+                    model.variances[model.is_diagonal() ? at : c];
+            sum -= 0.5 * (std::log(variance) + diff * diff / variance);
+        }
+        return sum;
     }
     /// the components in descending order of value
     std::vector<size_t> order(const std::vector<double>& value) const {

@@ -18,7 +18,7 @@ using test::slow_lists;
 
 namespace {
 
-Model make_model(size_t k, size_t d, int seed) {
+Model make_model(size_t k, size_t d, int seed, bool diagonal = false) {
     Model model;
     model.k = k;
     model.d = d;
@@ -33,6 +33,12 @@ Model make_model(size_t k, size_t d, int seed) {
     }
     for (float& weight : model.weights) {
         weight /= total;
+    }
+    if (diagonal) {
+        model.make_diagonal();
+        for (float& variance : model.variances) {
+            variance *= uniform(rng);
+        }
     }
     return model;
 }
@@ -49,9 +55,13 @@ TEST_CASE("policies follow their formulas", "[sanitize][per_engine]") {
             Shape{100, 3, 1},
             Shape{64, 5, 3},
             Shape{150, 33, 130});
-    const Model model = make_model(shape.k, shape.d, 5);
+    const bool diagonal = GENERATE(false, true);
+    const Model model = make_model(shape.k, shape.d, 5, diagonal);
     const std::vector<float> x = test::clustered(shape.n, shape.d, 6);
     for (const AssignmentPolicy& policy : all_policies()) {
+        if (diagonal && policy.rule != AssignmentRule::responsibility) {
+            continue; // the others look at distances alone
+        }
         const size_t m = policy.list_limit();
         std::vector<idx_t> lists(shape.n * m, -7);
         assign_lists(

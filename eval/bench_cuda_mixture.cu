@@ -128,7 +128,7 @@ json run_shape(
         soft_pass();
         stats.reset(k, d);
         pass.fetch(stats, stream);
-        update_mixture(plan, stats, 0, 1e-30, model);
+        update_mixture(plan, stats, 0, {1e-30}, model);
     };
     model.weights.assign(k, 1.0f / k);
     const double narrow = data == "sift" ? 1 : 1e-3;

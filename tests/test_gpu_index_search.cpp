@@ -252,24 +252,26 @@ TEST_CASE("gpu search: every kind of code, exactly", "[gpu]") {
         return;
     }
     faiss::gpu::StandardGpuResources resources;
-    const size_t nlist = 30;
     for (const auto metric : {faiss::METRIC_L2, faiss::METRIC_INNER_PRODUCT}) {
         for (const Case& what : all_cases(metric)) {
-            const auto index = filled(what, metric, nlist, 1200);
-            const Decoded decoded(*index);
-            const auto gpu = to_gpu(resources, *index);
-            // pairs by themselves, tiles of 8, tiles of 32
-            for (const size_t nq : {1, 20, 120}) {
-                const std::vector<float> x = clustered(nq, what.d, 7);
-                const auto lists = lists_of(*index, x, 7);
-                INFO(what.name << ", metric " << (int)metric << ", " << nq
-                               << " queries");
-                check_exact(
-                        decoded,
-                        x,
-                        10,
-                        lists,
-                        search_lists(*gpu, x, 10, lists));
+            // short lists, and some that are long enough for tables of PQ
+            for (const size_t nlist : {30, 5}) {
+                const auto index = filled(what, metric, nlist, 1200);
+                const Decoded decoded(*index);
+                const auto gpu = to_gpu(resources, *index);
+                // pairs by themselves, tiles of 8, tiles of 32
+                for (const size_t nq : {1, 20, 120}) {
+                    const std::vector<float> x = clustered(nq, what.d, 7);
+                    const auto lists = lists_of(*index, x, nlist == 5 ? 3 : 7);
+                    INFO(what.name << ", metric " << (int)metric << ", "
+                                   << nlist << " lists, " << nq << " queries");
+                    check_exact(
+                            decoded,
+                            x,
+                            10,
+                            lists,
+                            search_lists(*gpu, x, 10, lists));
+                }
             }
         }
     }

@@ -99,8 +99,13 @@ void copy(void* to, const void* from, size_t bytes, cudaStream_t stream) {
 }
 
 /// Queries that share a tile: more of them pay where lists have that many.
-/// 0: no tiles, every pair of query and list by itself.
-int queries_per_tile(double pairs_per_list) {
+/// 0: no tiles, every pair of query and list by itself. README.md has the
+/// measurements.
+int queries_per_tile(const ListsView& lists, idx_t n, size_t probes) {
+    const double pairs_per_list = (double)n * probes / lists.nlist;
+    if (scans_by_tables(lists)) {
+        return pairs_per_list >= 16 ? 32 : 0;
+    }
     return pairs_per_list >= 8 ? 32 : pairs_per_list >= 2.5 ? 8 : 0;
 }
 
@@ -267,8 +272,7 @@ void GpuIndexUnique::search_lists(
     const idx_t block = (n + blocks - 1) / blocks; // all about equal
     for (idx_t i0 = 0; i0 < n; i0 += block) {
         work.n = std::min(block, n - i0);
-        work.per_tile =
-                queries_per_tile((double)work.n * probes / (double)nlist);
+        work.per_tile = queries_per_tile(lists_->view(), work.n, probes);
         work.x = x + i0 * d;
         work.assign = assign ? assign + i0 * probes : nullptr;
         work.distances = distances + i0 * k;

@@ -158,7 +158,10 @@ class Decoder {
         } else if constexpr (is_16_bits) {
             return sum(
                     make_float4(
-                            wide(v.x), wide(v.x >> 16), wide(v.y), wide(v.y >> 16)),
+                            wide(v.x),
+                            wide(v.x >> 16),
+                            wide(v.y),
+                            wide(v.y >> 16)),
                     centroid_);
         } else {
             return sum(v, centroid_);

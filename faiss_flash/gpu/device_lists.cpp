@@ -179,6 +179,7 @@ void DeviceLists::upload_lists(const faiss::InvertedLists& lists) {
     for (const int64_t size : sizes) {
         most_entries_.push_back(most_entries_.back() + size);
     }
+    view_.entries = begins_.back();
     view_.longest = most_entries_[1];
     view_.begins = upload(AllocType::IVFLists, begins_);
 

@@ -22,6 +22,7 @@ struct ListsView {
     /// `pq`
     bool quads = false;
     int nlist = 0;
+    int64_t entries = 0;
     int64_t longest = 0;              ///< entries of the longest list
     const int64_t* begins = nullptr;  ///< (nlist + 1), first entry of each
     const uint8_t* codes = nullptr;   ///< (entries, code_size)

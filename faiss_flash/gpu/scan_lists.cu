@@ -70,8 +70,8 @@ __global__ void __launch_bounds__(
             const int pair = tiles.order[pair_begin + first_pair + i];
             const int64_t query = pair / probes.nprobe;
             shared.query[i] = x + query * lists.d;
-            shared.scores[i] =
-                    scores + query * probes.stride + probes.places[pair] + first;
+            shared.scores[i] = scores + query * probes.stride +
+                    probes.places[pair] + first;
         }
         const int entries = (int)max(
                 (int64_t)0, min((int64_t)height, size - first));
@@ -108,8 +108,8 @@ __global__ void __launch_bounds__(scan_threads, 6) scan_pairs_kernel(
         __syncthreads(); // the tile before is written
         if (threadIdx.x == 0) {
             shared.query[0] = x + query * lists.d;
-            shared.scores[0] =
-                    scores + query * probes.stride + probes.places[pair] + first;
+            shared.scores[0] = scores + query * probes.stride +
+                    probes.places[pair] + first;
         }
         const int entries = (int)max(
                 (int64_t)0, min((int64_t)height, size - first));
@@ -185,6 +185,9 @@ cudaError_t scan_lists(
         bool inner_product,
         float* scores,
         cudaStream_t stream) {
+    if (!tiles && scans_by_tables(lists)) {
+        return scan_tables(lists, probes, x, inner_product, scores, stream);
+    }
     auto run = [&](auto kind) {
         launch<decltype(kind)::value>(
                 lists, probes, tiles, x, inner_product, scores, stream);

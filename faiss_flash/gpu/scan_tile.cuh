@@ -20,8 +20,8 @@ class Tile {
     static constexpr int row = chunk + 4; ///< begin 4 banks apart: no conflicts
 
     struct Shared {
-        float x[queries][row];
-        float v[tile_entries][row];
+        alignas(16) float x[queries][row];
+        alignas(16) float v[tile_entries][row];
         const float* query[queries];
         float* scores[queries];
     };

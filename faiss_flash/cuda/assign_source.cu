@@ -6,7 +6,6 @@
 
 #include <faiss_flash/cuda/assign_source.h>
 #include <faiss_flash/cuda/device_source.h>
-#include <faiss_flash/cuda/helper_thread.h>
 #include <faiss_flash/cuda/list_assigner.cuh>
 #include <faiss_flash/cuda/pinned_pool.h>
 #include <faiss_flash/cuda/uploader.h>
@@ -59,13 +58,9 @@ class SourceAssigner {
             FAISS_FLASH_CUDA_CHECK(cudaEventRecord(
                     chunks_.back()->free.get(), stream_.get()));
         }
-        if (chunks_.size() > 1) {
-            helper_ = std::make_unique<HelperThread>();
-        }
     }
 
     ~SourceAssigner() {
-        helper_.reset();
         // copies may still be reading the page-locked blocks
         cudaStreamSynchronize(copy_stream_.get());
         cudaStreamSynchronize(stream_.get());
@@ -77,26 +72,32 @@ class SourceAssigner {
             Chunk& chunk = chunk_of(i0);
             const int64_t count = count_of(i0);
             idx_t* to = source_ ? chunk.lists.get() : lists_ + i0 * limit_;
-            if (helper_ && i0 > 0) {
-                helper_->wait();
-            }
-            if (helper_ && i0 + rows_ < n_) {
-                helper_->start([=] { load(i0 + rows_); });
-            }
             FAISS_FLASH_CUDA_CHECK(cudaStreamWaitEvent(
                     stream_.get(), chunk.there.get(), 0));
             chunk.prepared.prepare(
                     count, chunk.vectors, means_.shift(), stream_.get());
             assigner_.begin(chunk.prepared, chunk.floats, means_, to);
+            const bool early = chunks_.size() > 1;
+            if (early) {
+                load(i0 + rows_);
+            }
             assigner_.finish();
             FAISS_FLASH_CUDA_CHECK(
                     cudaEventRecord(chunk.free.get(), stream_.get()));
-            if (source_) {
-                fetch(chunk, i0);
-            }
-            if (!helper_) {
+            if (!early) {
                 load(i0 + rows_);
             }
+            if (source_) {
+                start_fetch(chunk, i0);
+                if (early && i0 > 0) {
+                    finish_fetch(i0 - rows_); // long there
+                } else if (!early) {
+                    finish_fetch(i0);
+                }
+            }
+        }
+        if (source_ && chunks_.size() > 1) {
+            finish_fetch((n_ - 1) / rows_ * rows_);
         }
         FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
     }
@@ -133,7 +134,8 @@ class SourceAssigner {
         DeviceRows prepared;
         DeviceVectors vectors;
         const float* floats = nullptr;
-        Event there, free; ///< copied; no longer needed
+        Event there, free; ///< vectors copied; no longer needed
+        Event listed;      ///< lists copied
     };
 
     Chunk& chunk_of(int64_t i0) {
@@ -170,18 +172,30 @@ class SourceAssigner {
         }
     }
 
-    /// Lists to the host; waits for them.
-    void fetch(Chunk& chunk, int64_t i0) {
-        const int64_t places = count_of(i0) * limit_;
+    /// Lists on their way to the host.
+    void start_fetch(Chunk& chunk, int64_t i0) {
         FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
                 chunk.fetched.get(),
                 chunk.lists.get(),
-                places * sizeof(idx_t),
+                count_of(i0) * limit_ * sizeof(idx_t),
                 cudaMemcpyDeviceToHost,
                 stream_.get()));
-        FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
+        FAISS_FLASH_CUDA_CHECK(
+                cudaEventRecord(chunk.listed.get(), stream_.get()));
+    }
+
+    /// Where the caller wants them; waits for them.
+    void finish_fetch(int64_t i0) {
+        Chunk& chunk = chunk_of(i0);
+        FAISS_FLASH_CUDA_CHECK(cudaEventSynchronize(chunk.listed.get()));
+        const int64_t places = count_of(i0) * limit_;
         const idx_t* from = static_cast<const idx_t*>(chunk.fetched.get());
-        std::copy_n(from, places, lists_ + i0 * limit_);
+        idx_t* to = lists_ + i0 * limit_;
+        const int64_t piece = 1 << 15;
+#pragma omp parallel for schedule(static) if (places > 4 * piece)
+        for (int64_t at = 0; at < places; at += piece) {
+            std::copy_n(from + at, std::min(piece, places - at), to + at);
+        }
     }
 
     const int64_t n_;
@@ -197,8 +211,6 @@ class SourceAssigner {
     ListAssigner assigner_;
     std::unique_ptr<Uploader> uploader_;
     std::vector<std::unique_ptr<Chunk>> chunks_;
-    /// where one chunk is copied while another is worked on
-    std::unique_ptr<HelperThread> helper_;
 };
 
 /// Rows at once within half of the memory that is free.

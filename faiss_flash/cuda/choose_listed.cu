@@ -21,7 +21,8 @@ __device__ bool better(double a, uint32_t na, double b, uint32_t nb) {
 
 /// One warp a row.
 template <bool aligned, RuleKind kind>
-__global__ void __launch_bounds__(threads, 4) choose_listed_kernel(
+__global__ void __launch_bounds__(threads, aligned ? 5 : 4)
+        choose_listed_kernel(
         const ChooseInput in,
         int64_t n,
         int64_t first,
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(threads, 4) choose_listed_kernel(
     const float* x = in.x + row * in.d;
     const int group = lane / distance_lanes;
     constexpr int groups = 32 / distance_lanes;
-    constexpr int each = 2; // distances of a group's lanes at once
+    constexpr int each = 1; // distances of a group's lanes at once
     for (int at0 = 0; at0 < count; at0 += each * groups) {
         const float* centroids[each];
         double dist[each];

@@ -7,36 +7,47 @@ namespace {
 constexpr int threads = 256;
 constexpr int warps = threads / 32;
 constexpr int warp_columns = 32; ///< that a warp takes at once
+constexpr int warp_rows = 4;
 
-/// −dist, or log p(x, k), of every centroid; one warp for 32 of a row's.
+/// −dist, or log p(x, k), of every centroid; one warp for 32 of them and a
+/// few rows, so that a centroid is read once for all of these.
 template <bool aligned>
-__global__ void __launch_bounds__(threads) all_values_kernel(
+__global__ void __launch_bounds__(threads, 2) all_values_kernel(
         const ChooseInput in,
         int64_t count,
         const uint32_t* __restrict__ numbers,
         double* __restrict__ values) {
     const int64_t pieces = (in.k + warp_columns - 1) / warp_columns;
     const int64_t item = ((int64_t)blockIdx.x * threads + threadIdx.x) / 32;
-    const int64_t i = item / pieces;
+    const int64_t i = item / pieces * warp_rows;
     if (i >= count) {
         return;
     }
-    const float* x = in.x + (int64_t)numbers[i] * in.d;
+    const float* x[warp_rows];
+#pragma unroll
+    for (int r = 0; r < warp_rows; r++) {
+        x[r] = in.x + (int64_t)numbers[min(i + r, count - 1)] * in.d;
+    }
     const int first = item % pieces * warp_columns;
     const int group = threadIdx.x % 32 / distance_lanes;
     constexpr int groups = 32 / distance_lanes;
     for (int step = 0; step < warp_columns; step += groups) {
         const int c = first + step + group;
-        const int at = min(c, in.k - 1);
-        const double dist =
-                distance<aligned>(in.d, x, in.means + (int64_t)at * in.d);
-        if (c < in.k && threadIdx.x % distance_lanes == 0) {
-            double value = -dist;
-            if (in.components) {
-                const ComponentTerms terms = in.components[c];
-                value = terms.log_scale - terms.precision * dist;
+        const int64_t at = min(c, in.k - 1);
+        double dist[warp_rows];
+        distances<aligned>(in.d, in.means + at * in.d, x, dist);
+#pragma unroll
+        for (int r = 0; r < warp_rows; r++) {
+            if (c < in.k && i + r < count &&
+                threadIdx.x % distance_lanes == 0) {
+                double value = -dist[r];
+                if (in.components) {
+                    const ComponentTerms terms = in.components[c];
+                    value = terms.log_scale - terms.precision * dist[r];
+                }
+                // where it is NaN, too
+                values[(i + r) * in.k + c] = fmax(value, -(double)INFINITY);
             }
-            values[i * in.k + c] = fmax(value, -(double)INFINITY); // where it is NaN
         }
     }
 }
@@ -185,8 +196,9 @@ cudaError_t launch_choose_of_all(
         cudaStream_t stream) {
     const int64_t pieces = (in.k + warp_columns - 1) / warp_columns;
     with_rule(in, [&](auto aligned, auto kind) {
+        const int64_t items = (count + warp_rows - 1) / warp_rows * pieces;
         all_values_kernel<aligned>
-                <<<(count * pieces + warps - 1) / warps, threads, 0, stream>>>(
+                <<<(items + warps - 1) / warps, threads, 0, stream>>>(
                         in, count, numbers, values);
         choose_of_all_kernel<aligned, kind>
                 <<<count, threads, 0, stream>>>(in, numbers, values, to);

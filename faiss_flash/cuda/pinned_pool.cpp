@@ -1,19 +1,24 @@
 #include <faiss_flash/cuda/pinned_pool.h>
 
 #include <algorithm>
-#include <map>
+#include <list>
 #include <mutex>
 
 namespace faiss_flash {
 
 namespace {
 
-constexpr size_t most_kept = size_t(128) << 20;
+constexpr size_t most_kept = size_t(160) << 20;
+
+struct Kept {
+    size_t bytes;
+    std::unique_ptr<PinnedBuffer> memory;
+};
 
 struct Pool {
     std::mutex mutex;
-    std::multimap<size_t, std::unique_ptr<PinnedBuffer>> free; ///< by size
-    size_t kept = 0;                                           ///< bytes
+    std::list<Kept> free; ///< what came back last comes last
+    size_t bytes = 0;     ///< of all that is free
 };
 
 /// Never destroyed: at exit the driver may be gone before.
@@ -28,12 +33,15 @@ PooledBuffer::PooledBuffer(size_t bytes) : bytes_(std::max<size_t>(bytes, 1)) {
     Pool& p = pool();
     {
         const std::lock_guard<std::mutex> lock(p.mutex);
-        // the smallest one that fits, unless it would be mostly wasted
-        const auto found = p.free.lower_bound(bytes_);
-        if (found != p.free.end() && found->first / 8 <= bytes_) {
-            bytes_ = found->first;
-            memory_ = std::move(found->second);
-            p.kept -= bytes_;
+        // large enough, and less than half of it wasted
+        const auto found = std::find_if(
+                p.free.begin(), p.free.end(), [&](const Kept& kept) {
+                    return kept.bytes >= bytes_ && kept.bytes / 2 <= bytes_;
+                });
+        if (found != p.free.end()) {
+            bytes_ = found->bytes;
+            memory_ = std::move(found->memory);
+            p.bytes -= bytes_;
             p.free.erase(found);
         }
     }
@@ -45,9 +53,11 @@ PooledBuffer::PooledBuffer(size_t bytes) : bytes_(std::max<size_t>(bytes, 1)) {
 PooledBuffer::~PooledBuffer() {
     Pool& p = pool();
     const std::lock_guard<std::mutex> lock(p.mutex);
-    if (p.kept + bytes_ <= most_kept) {
-        p.kept += bytes_;
-        p.free.emplace(bytes_, std::move(memory_));
+    p.bytes += bytes_;
+    p.free.push_back({bytes_, std::move(memory_)});
+    while (p.bytes > most_kept) {
+        p.bytes -= p.free.front().bytes;
+        p.free.pop_front();
     }
 }
 

@@ -9,7 +9,7 @@ namespace faiss_flash {
 
 /** Page-locked host memory that is used again: locking pages takes longer
  * than copying what they hold. What is given back stays with the process, up
- * to 128 MiB in all.
+ * to 160 MiB in all.
  */
 class PooledBuffer {
    public:

@@ -61,7 +61,7 @@ void Uploader::upload(
     for (int64_t done = 0; done < count; done += most) {
         const int64_t items = std::min(most, count - done);
         std::unique_ptr<Block>& block = blocks_[next_];
-        next_ ^= 1;
+        next_ = (next_ + 1) % most_blocks;
         if (!block) {
             block = std::make_unique<Block>(block_bytes_);
         }

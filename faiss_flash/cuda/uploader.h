@@ -8,8 +8,8 @@
 
 namespace faiss_flash {
 
-/// Copies rows of a source to the device through two page-locked blocks, so
-/// that reading one block, copying the other and kernels all overlap.
+/// Copies rows of a source to the device through page-locked blocks, so that
+/// reading one block, copying others and kernels all overlap.
 class Uploader {
    public:
     explicit Uploader(const VectorSource& source);
@@ -34,7 +34,7 @@ class Uploader {
         PooledBuffer memory;
         Event copied;
     };
-    /// Two blocks in turn: fill(block memory, first, count) and then copy
+    /// The blocks in turn: fill(block memory, first, count) and then copy
     /// `count` items of `size` bytes to `to`.
     template <class Fill>
     void upload(
@@ -46,7 +46,8 @@ class Uploader {
 
     const VectorSource& source_;
     const size_t block_bytes_;
-    std::unique_ptr<Block> blocks_[2]; ///< made when first needed
+    static constexpr int most_blocks = 3;
+    std::unique_ptr<Block> blocks_[most_blocks]; ///< made when first needed
     int next_ = 0;
 };
 

@@ -346,7 +346,8 @@ int main(int argc, char** argv) {
                             cudaMemcpyDeviceToHost));
                     const double ms = copy_ms(host.size() * sizeof(float));
                     fprintf(stderr, "copying the vectors: %.1f ms\n", ms);
-                    copies.push_back({{"n", shape.n}, {"d", shape.d}, {"ms", ms}});
+                    copies.push_back(
+                            {{"n", shape.n}, {"d", shape.d}, {"ms", ms}});
                 }
                 for (const NamedPolicy& named : policies()) {
                     if (std::string(named.name).find(only) !=

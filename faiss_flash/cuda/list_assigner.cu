@@ -141,7 +141,8 @@ struct ListAssigner::Work {
     }
 
     RowNumbers numbers(Counter at, int64_t most_rows) const {
-        uint32_t* rows = open_rows.get() + (at == unshared_at ? 0 : 2) * most_rows;
+        uint32_t* rows =
+                open_rows.get() + (at == unshared_at ? 0 : 2) * most_rows;
         return {rows, rows + most_rows, counts.get() + at};
     }
     uint32_t count(Counter at) const {

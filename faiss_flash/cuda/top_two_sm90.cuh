@@ -44,7 +44,7 @@ struct RunningTwo {
 };
 
 /// Write what is proved of a row, or note what is not.
-/// @param mine  of this thread; @param all  of the four that share the row
+/// @param all   of the four threads that share the row
 /// @param mass  Σ exp(best − cost) over all columns is at most this
 __device__ inline void write_two(
         const TopTwo& all,
@@ -72,8 +72,8 @@ __device__ inline void write_two(
     const bool two_proved = best_proved && told_apart && most2 < c3;
     // the rounding of these few lines
     const float doubt = 1e-5f;
-    const bool none =
-            best_proved && (in.lists == 1 || most1 - others < in.log_tau - doubt);
+    const bool none = best_proved &&
+            (in.lists == 1 || most1 - others < in.log_tau - doubt);
     const bool wanted = in.lists == 1
             ? usual_row
             : told_apart &&
@@ -137,18 +137,15 @@ struct ThreadTopTwo {
             if (g + ahead < 16) {
                 columns[g % ahead] = load(g + ahead);
             }
-            auto key = [&](float product, float norm2, float a, float h, int at) {
-                return make_key(
-                        __saturatef(fmaf(h, fmaf(-2, product, norm2), a)),
-                        at,
-                        in.key_factor);
+            // e: of four products, of two rows and two columns
+            auto key = [&](int e) {
+                const float part = fmaf(-2, acc[4 * g + e], norm2[e / 2]);
+                const float cost = e % 2 ? __saturatef(fmaf(c.w, part, c.z))
+                                         : __saturatef(fmaf(c.y, part, c.x));
+                return make_key(cost, 2 * g + e % 2, in.key_factor);
             };
-            found_low.add(
-                    key(acc[4 * g], norm2[0], c.x, c.y, 2 * g),
-                    key(acc[4 * g + 1], norm2[0], c.z, c.w, 2 * g + 1));
-            found_high.add(
-                    key(acc[4 * g + 2], norm2[1], c.x, c.y, 2 * g),
-                    key(acc[4 * g + 3], norm2[1], c.z, c.w, 2 * g + 1));
+            found_low.add(key(0), key(1));
+            found_high.add(key(2), key(3));
         }
         low.add(found_low, tile);
         high.add(found_high, tile);

@@ -55,7 +55,7 @@ struct ItemSums {
         for (uint32_t l = 0; l < rows; l++) {
             const TileLink link = links[l];
             const float4 v = load_four<aligned>(
-                    in.x + (int64_t)link.row * in.d, column, in.d);
+                    row(link.row), column, in.d);
             sum.x = fmaf(link.share, v.x, sum.x);
             sum.y = fmaf(link.share, v.y, sum.y);
             sum.z = fmaf(link.share, v.z, sum.z);
@@ -86,7 +86,7 @@ struct ItemSums {
         // one kind of address and one factor for rows and vectors
         const float* from = vector
                 ? items.vectors + (int64_t)mine.at * items.stride
-                : in.x + (int64_t)mine.at * in.d;
+                : row(mine.at);
         const float share = vector ? 1 : mine.count;
         const auto address = reinterpret_cast<unsigned long long>(from);
 #pragma unroll(aligned ? 4 : 1)
@@ -100,8 +100,11 @@ struct ItemSums {
     }
 
    private:
+    __device__ const float* row(uint32_t at) const {
+        return element<aligned ? 4 : 1>(in.x, at);
+    }
     __device__ float4 row_of(uint32_t at) const {
-        return load_four<aligned>(in.x + (int64_t)at * in.d, column, in.d);
+        return load_four<aligned>(row(at), column, in.d);
     }
     __device__ float4 vector_of(uint32_t at) const {
         return load_four<aligned>(
@@ -181,7 +184,7 @@ __device__ void add_wide(
         if (share.x > 0) {
             // those that have a share to the first lanes
             const int at = __popc(mask & bits_below(lane));
-            found[at] = rows[i];
+            found[at] = rows[i] * (uint32_t)(sums.in.d / (aligned ? 4 : 1));
             found[32 + at] = __float_as_uint(share.x);
             found[64 + at] = __float_as_uint(share.y);
         }

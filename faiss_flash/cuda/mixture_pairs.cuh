@@ -9,6 +9,22 @@ namespace faiss_flash {
 
 constexpr int pair_lanes = 8;
 
+/// The same pointer, as one value: the compiler would add its parts to every
+/// offset again, in 64 bits.
+__device__ inline const float* one_address(const float* p) {
+    asm volatile("" : "+l"(p));
+    return p;
+}
+/// `p` and i times `unit` floats: one instruction.
+template <int unit>
+__device__ inline const float* element(const float* p, uint32_t i) {
+    struct Unit {
+        float value[unit];
+    };
+    return reinterpret_cast<const float*>(
+            reinterpret_cast<const Unit*>(p) + i);
+}
+
 /// Four columns of a row that may end before or not be aligned.
 template <bool aligned>
 __device__ inline float4 load_four(const float* row, int column, int d) {
@@ -51,7 +67,7 @@ __device__ inline float pair_sum(const float4& sums) {
  */
 template <bool aligned, int chunks>
 struct PairRow {
-    const float* row = nullptr;
+    const float* row;
     float4 x[chunks > 0 ? chunks : 1];
 
     __device__ static int column(int chunk) {
@@ -59,9 +75,10 @@ struct PairRow {
     }
     __device__ __forceinline__ void load(const float* from) {
         row = from;
+        const float4* mine = reinterpret_cast<const float4*>(from + column(0));
 #pragma unroll
         for (int i = 0; i < chunks; i++) {
-            x[i] = __ldg(reinterpret_cast<const float4*>(from + column(i)));
+            x[i] = __ldg(mine + pair_lanes * i);
         }
     }
     __device__ __forceinline__ float distance(const float* mean, int d) const {

@@ -73,7 +73,11 @@ MixturePlan plan_mixture(int64_t n, int k, int d, size_t budget) {
             (size_t(1) << 28) / piece_bytes, 1, 32);
     plan.pieces = std::min<int64_t>(
             plan.pieces, (n + plan.piece_rows - 1) / plan.piece_rows);
+    // floats of these rows are counted in 32 bits
     plan.rows = std::min<int64_t>(n, 1 << 20);
+    while (plan.rows > plan.block_rows && plan.rows * d >> 32 != 0) {
+        plan.rows = plan.rows / 2 / plan.block_rows * plan.block_rows;
+    }
     for (;;) {
         if (plan.bytes() <= budget ||
             (plan.rows == least.rows && plan.pieces == least.pieces)) {

@@ -74,6 +74,14 @@ cudaError_t launch_row_places(
         cudaStream_t stream);
 size_t row_places_temp_bytes(int64_t n);
 
+/// A row that counts for a component, by a share of its weight.
+struct alignas(16) WeightedRow {
+    uint32_t row;
+    float weight; ///< r·w
+    float dist;   ///< ‖x − μ‖²
+    uint32_t unused;
+};
+
 /// Entries of a range of rows, in the order of their places.
 struct EntryArrays {
     int64_t count = 0;

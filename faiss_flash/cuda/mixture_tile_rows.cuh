@@ -19,6 +19,12 @@ constexpr int pair_groups = threads / pair_lanes;
 static_assert(tile_rows == 128, "four rows a lane in place_rows()");
 static_assert(tile_pairs < 1 << 16, "places are 16 bits");
 
+/// What TileItem says of one row.
+struct alignas(16) Entry {
+    uint32_t row; ///< see TileItem::at
+    float share, energy, unused;
+};
+
 /** Pairs are a row and one of its components, row after row; entries are the
  * pairs that hold a share, by component and then by row.
  *
@@ -30,6 +36,7 @@ struct alignas(16) Shared {
         uint32_t listed[tile_rows][row_entries]; ///< components of a row
         /// of a component of the tile, after that
         uint32_t rows_of[tile_pairs][row_words];
+        Entry entry[tile_pairs]; ///< at last
     };
     union {
         double value[tile_pairs]; ///< log p(x, k) of a pair
@@ -38,16 +45,10 @@ struct alignas(16) Shared {
             uint16_t vector[tile_pairs];    ///< vectors before its own
         };
     };
-    union {
-        uint32_t component[tile_pairs]; ///< of a pair; its rank at last
-        uint32_t number[tile_pairs];    ///< of an entry's row
-    };
-    union {
-        float dist[tile_pairs];   ///< ‖x − μ‖² of a pair
-        float energy[tile_pairs]; ///< r w ‖x − μ‖² of pairs, then of entries
-    };
-    float share[tile_pairs];           ///< p / top, then r w, then of entries
-    uint8_t row[tile_pairs];           ///< of a pair
+    uint32_t component[tile_pairs]; ///< of a pair; its rank at last
+    float dist[tile_pairs];         ///< ‖x − μ‖² of a pair
+    float share[tile_pairs];        ///< p / top of a pair, then r w
+    uint8_t row[tile_pairs];        ///< of a pair
     uint32_t rows[tile_rows];          ///< numbers
     uint16_t first_pair[tile_rows + 1];
     uint8_t count[tile_rows]; ///< pairs of a row; 0: it is wide
@@ -158,24 +159,27 @@ __device__ __forceinline__ void pair_distances(
         i += s.first_pair[i + step] <= pair ? step : 0;
     }
     int next = pair; // where the row ends; as if one had just ended
-    int j = 0;
+    const uint32_t* listed = nullptr; // listed[pair]
     i--;
+    // rows and means in the units that are loaded; 32 bits, see TileInput
+    constexpr int unit = aligned ? 4 : 1;
+    const uint32_t width = in.d / unit;
+    const float* rows = one_address(in.x);
+    const float* means = one_address(in.means);
     PairRow<aligned, chunks> x;
-    for (int step = 0; step < steps; step++, pair++, j++) {
+    x.row = in.x;
+    for (int step = 0; step < steps; step++, pair++) {
         if (pair >= next && pair < end) {
             do {
                 i++;
                 next = s.first_pair[i + 1];
             } while (next <= pair);
-            j = pair - s.first_pair[i];
-            x.load(in.x + (int64_t)s.rows[i] * in.d);
+            listed = s.listed[i] - s.first_pair[i];
+            x.load(element<unit>(rows, s.rows[i] * width));
         }
         // past the end: anything that exists
-        const uint32_t c = pair < end ? s.listed[i][j] : 0;
-        if constexpr (chunks == 0) {
-            x.row = x.row ? x.row : in.x;
-        }
-        const float dist = x.distance(in.means + (int64_t)c * in.d, in.d);
+        const uint32_t c = pair < end ? listed[pair] : 0;
+        const float dist = x.distance(element<unit>(means, c * width), in.d);
         if (pair < end && threadIdx.x % pair_lanes == 0) {
             s.dist[pair] = dist;
             s.component[pair] = c;

@@ -60,15 +60,15 @@ __device__ inline int place_components(Shared& s) {
 }
 
 /// Entries to their places, by component and row. All threads.
+/// @param width  of a row in the units of Entry::row
 __device__ __forceinline__ void sort_entries(
         Shared& s,
-        unsigned long long first_item,
-        unsigned long long first_vector) {
+        uint32_t width,
+        uint32_t first_item,
+        uint32_t first_vector) {
     constexpr int most = (tile_pairs + threads - 1) / threads;
     const int pairs = s.first_pair[tile_rows];
     int place[most];
-    uint32_t number[most];
-    float share[most], energy[most];
 #pragma unroll
     for (int u = 0; u < most; u++) {
         const int p = threadIdx.x + u * threads;
@@ -84,9 +84,6 @@ __device__ __forceinline__ void sort_entries(
                                       : 0;
             }
             place[u] = at;
-            number[u] = s.rows[i];
-            share[u] = s.share[p];
-            energy[u] = s.energy[p];
         }
     }
     if (threadIdx.x == 0) {
@@ -95,13 +92,17 @@ __device__ __forceinline__ void sort_entries(
     if (threadIdx.x == threads - 1) {
         s.first_item = first_item;
     }
-    __syncthreads(); // pairs have been read
+    __syncthreads(); // rows of components have been read
 #pragma unroll
     for (int u = 0; u < most; u++) {
         if (place[u] >= 0) {
-            s.number[place[u]] = number[u];
-            s.share[place[u]] = share[u];
-            s.energy[place[u]] = energy[u];
+            const int p = threadIdx.x + u * threads;
+            const float w = s.share[p];
+            s.entry[place[u]] = {
+                    s.rows[s.row[p]] * width,
+                    w,
+                    fminf(w * fminf(s.dist[p], 3.4e38f), 3.4e38f),
+                    0};
         }
     }
 }
@@ -113,10 +114,45 @@ __device__ __forceinline__ void write_single(
         int c) {
     const int e = s.start[c];
     if (s.start[c + 1] - e == 1) {
+        const Entry entry = s.entry[e];
         items.items[s.first_item + c] = {
-                s.number[e], 1, s.share[e], s.energy[e]};
+                entry.row, 1, entry.share, entry.energy};
     }
 }
+
+/// What a warp adds up of a component's entries, in order.
+struct EntrySums {
+    float4 x = make_float4(0, 0, 0, 0); ///< of the thread's columns
+    float count = 0, energy = 0;
+
+    /// Some entries from the e-th one on; loads first.
+    /// @param rows  the thread's columns of the first row, `left` till its end
+    template <int entries, bool aligned>
+    __device__ __forceinline__ void
+    add(const Shared& s, const float* rows, int left, int e) {
+        float4 v[entries];
+#pragma unroll
+        for (int u = 0; u < entries; u++) {
+            const float* row =
+                    element<aligned ? 4 : 1>(rows, s.entry[e + u].row);
+            if constexpr (aligned) {
+                v[u] = __ldg(reinterpret_cast<const float4*>(row));
+            } else {
+                v[u] = load_four<false>(row, 0, left);
+            }
+        }
+#pragma unroll
+        for (int u = 0; u < entries; u++) {
+            const float share = s.entry[e + u].share;
+            x.x = fmaf(share, v[u].x, x.x);
+            x.y = fmaf(share, v[u].y, x.y);
+            x.z = fmaf(share, v[u].z, x.z);
+            x.w = fmaf(share, v[u].w, x.w);
+            count += share;
+            energy += s.entry[e + u].energy;
+        }
+    }
+};
 
 /// One warp: the item of a component that has several, with Σ r w x of its
 /// rows, in order.
@@ -131,44 +167,42 @@ __device__ __forceinline__ void write_several(
     if (end - first == 1) {
         return;
     }
-    float count = 0, energy = 0;
-    for (int e = first + lane; e < end; e += 32) {
-        count += s.share[e];
-        energy += s.energy[e];
-    }
-    __syncwarp(); // whole warps from here
-    count = warp_sum(count);
-    energy = fminf(warp_sum(energy), 3.4e38f);
     const uint32_t vector = s.first_vector + s.vector[c];
-    TileItem item = {vector, TileItem::vector, count, energy};
-    if (vector < items.most_vectors) {
-        float* to = items.vectors + (int64_t)vector * items.stride;
-        for (int j = 4 * lane; j < items.stride; j += 128) {
-            float4 sum = make_float4(0, 0, 0, 0);
-            constexpr int at_once = 4;
-            for (int e0 = first; e0 < end; e0 += at_once) {
-#pragma unroll
-                for (int u = 0; u < at_once; u++) {
-                    // past the end: nothing of the last one
-                    const int e = min(e0 + u, end - 1);
-                    const float w = e0 + u < end ? s.share[e] : 0;
-                    const float4 v = load_four<aligned>(
-                            in.x + (int64_t)s.number[e] * in.d, j, in.d);
-                    sum.x = fmaf(w, v.x, sum.x);
-                    sum.y = fmaf(w, v.y, sum.y);
-                    sum.z = fmaf(w, v.z, sum.z);
-                    sum.w = fmaf(w, v.w, sum.w);
-                }
-            }
-            *reinterpret_cast<float4*>(to + j) = sum;
+    const bool fits = vector < items.most_vectors;
+    TileItem item = {vector, TileItem::vector, 0, 0};
+#pragma unroll 1
+    for (int j0 = 0; j0 < items.stride; j0 += 128) {
+        const int j = j0 + 4 * lane;
+        // threads without columns read the first ones
+        const int column = j < items.stride ? j : 0;
+        const float* rows = one_address(in.x + column);
+        const int left = in.d - column;
+        EntrySums sums;
+        int e = first;
+#pragma unroll 1
+        for (; e + 3 <= end; e += 3) {
+            sums.add<3, aligned>(s, rows, left, e);
         }
-    } else {
+        if (e + 2 == end) {
+            sums.add<2, aligned>(s, rows, left, e);
+        } else if (e < end) {
+            sums.add<1, aligned>(s, rows, left, e);
+        }
+        if (fits && j < items.stride) {
+            *reinterpret_cast<float4*>(
+                    items.vectors + (int64_t)vector * items.stride + j) =
+                    sums.x;
+        }
+        item.count = sums.count;
+        item.energy = fminf(sums.energy, 3.4e38f);
+    }
+    if (!fits) {
         // entries, less components, is enough for all links
         item.at = s.first_item + s.components + first - c;
         item.rows = end - first;
         TileLink* links = reinterpret_cast<TileLink*>(items.items + item.at);
         for (int e = first + lane; e < end; e += 32) {
-            links[e - first] = {s.number[e], s.share[e]};
+            links[e - first] = {s.entry[e].row, s.entry[e].share};
         }
     }
     if (lane == 0) {

@@ -85,7 +85,6 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
         const float w = keep ? share * s.scale[r] : 0;
         kept += keep;
         s.share[p] = w;
-        s.energy[p] = fminf(w * fminf(s.dist[p], 3.4e38f), 3.4e38f);
         if (w > 0) {
             const MaskBit at = MaskBit::of(s.component[p]);
             atomicOr(some + at.word, 1u << at.bit);
@@ -99,7 +98,7 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
     if (warp == 0) {
         rank_words(s, words, some, before);
     }
-    unsigned long long first_item = 0, first_vector = 0; // waited for later
+    uint32_t first_item = 0, first_vector = 0; // waited for later
     if (threadIdx.x == threads - 1) {
         first_item = atomicAdd(items.used, (unsigned long long)s.kept);
         atomicAdd(&out.totals->entries, (unsigned long long)s.kept);
@@ -131,9 +130,11 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
         }
     }
     __syncthreads(); // components' places are there
-    sort_entries(s, first_item, first_vector);
+    sort_entries(
+            s, in.rows.d / (aligned ? 4 : 1), first_item, first_vector);
     __syncthreads(); // entries are in order
     const int components = s.components;
+#pragma unroll 1
     for (int c = threadIdx.x; c < components; c += threads) {
         write_single(s, items, c);
     }

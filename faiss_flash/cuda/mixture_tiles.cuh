@@ -36,7 +36,9 @@ struct TileShape {
 /// where to find them.
 struct alignas(16) TileItem {
     static constexpr uint32_t vector = 0xffffffffu;
-    uint32_t at;    ///< of the vector, the row, or the links (in items)
+    /// the vector; the row's first float, in fours where d is a multiple of
+    /// 4; or the first of the links, in items
+    uint32_t at;
     uint32_t rows;  ///< 0: nothing, 1: `at` is the row, or `vector`, or links
     float count;    ///< Σ r w
     float energy;   ///< Σ r w ‖x − μ‖²
@@ -44,7 +46,7 @@ struct alignas(16) TileItem {
 
 /// A row of an item without a vector; two of them in the place of an item.
 struct TileLink {
-    uint32_t row;
+    uint32_t row; ///< as in TileItem
     float share; ///< r w
 };
 
@@ -79,21 +81,21 @@ struct WideRows {
     float2* shares = nullptr;  ///< r w, r w ‖x − μ‖²; (blocks, most, k)
 };
 
-/// Rows of a pass on their way through the tiles.
+/// Rows of a pass on their way through the tiles; n·d and k·d below 2³².
 struct TileInput {
     MixtureRowsInput rows;
     MaskView masks;
     const uint32_t* order = nullptr; ///< (n) see launch_order_rows
 };
 
-/** The order of rows within each block: by key, and then by number.
- * @param keys   (n) components
- * @param order  (n) row numbers past the block's first row
+/** The order of rows within each block: by component, and then by number.
+ * @param components  (n)
+ * @param order       (n) row numbers past the block's first row
  */
 cudaError_t launch_order_rows(
         const TileShape& shape,
         int k,
-        const uint32_t* keys,
+        const uint32_t* components,
         uint32_t* order,
         void* scratch,
         cudaStream_t stream);

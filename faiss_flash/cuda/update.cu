@@ -9,6 +9,24 @@ namespace faiss_flash {
 
 namespace {
 
+/// The sizes of a sum of rows by (block of rows, centroid).
+struct SegmentPlan {
+    int64_t rows;
+    int64_t blocks;
+    int k, d;
+
+    explicit SegmentPlan(const UpdatePlan& plan)
+            : rows(plan.n), blocks(plan.blocks()), k(plan.k), d(plan.d) {}
+    /// (block, centroid) pairs
+    __host__ __device__ int64_t segments() const {
+        return blocks * k;
+    }
+    /// at most this many runs
+    int64_t runs() const {
+        return rows / run_rows + std::min(rows, segments());
+    }
+};
+
 /// Per-run sums that are not vectors.
 struct RunScalars {
     double count, energy, product;
@@ -16,7 +34,7 @@ struct RunScalars {
 
 /// Arrays in the scratch buffer, each on a 256-byte boundary.
 struct Layout {
-    uint32_t *keys, *sorted_keys, *numbers, *sorted_numbers; ///< (items)
+    uint32_t *keys, *sorted_keys, *numbers, *sorted_numbers; ///< (rows)
     uint32_t* starts;     ///< (segments + 1) first sorted item
     uint32_t* run_counts; ///< (segments + 1)
     uint32_t* run_starts; ///< (segments + 1)
@@ -30,15 +48,13 @@ struct Layout {
 
 int key_bits(const SegmentPlan& plan) {
     int bits = 1;
-    // one key more than segments: of entries that count for nothing
-    while (bits < 32 && (int64_t(1) << bits) <= plan.segments()) {
+    while (bits < 32 && (int64_t(1) << bits) < plan.segments()) {
         bits++;
     }
     return bits;
 }
 
-/// `own_keys`: keys are made here, not given.
-Layout lay_out(const SegmentPlan& plan, bool own_keys, void* base) {
+Layout lay_out(const SegmentPlan& plan, void* base) {
     Layout l = {};
     uint8_t* at = static_cast<uint8_t*>(base);
     size_t used = 0;
@@ -47,10 +63,10 @@ Layout lay_out(const SegmentPlan& plan, bool own_keys, void* base) {
         p = reinterpret_cast<T*>(at + used);
         used += (count * sizeof(T) + 255) / 256 * 256;
     };
-    take(l.keys, own_keys ? plan.items : 0);
-    take(l.sorted_keys, plan.items);
-    take(l.numbers, plan.items);
-    take(l.sorted_numbers, plan.items);
+    take(l.keys, plan.rows);
+    take(l.sorted_keys, plan.rows);
+    take(l.numbers, plan.rows);
+    take(l.sorted_numbers, plan.rows);
     take(l.starts, plan.segments() + 1);
     take(l.run_counts, plan.segments() + 1);
     take(l.run_starts, plan.segments() + 1);
@@ -65,7 +81,7 @@ Layout lay_out(const SegmentPlan& plan, bool own_keys, void* base) {
             l.sorted_keys,
             l.numbers,
             l.sorted_numbers,
-            plan.items,
+            plan.rows,
             0,
             key_bits(plan));
     cub::DeviceScan::ExclusiveSum(
@@ -90,9 +106,9 @@ __global__ void make_keys_kernel(
     }
 }
 
-__global__ void number_items_kernel(int64_t items, uint32_t* numbers) {
+__global__ void number_rows_kernel(int64_t rows, uint32_t* numbers) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < items) {
+    if (i < rows) {
         numbers[i] = i;
     }
 }
@@ -172,23 +188,12 @@ struct LaneColumns {
     }
 };
 
-/// What the items of a sum are: rows with their own weight and a distance to
-/// be computed, or entries that bring both.
-struct Items {
-    const float* weights = nullptr;       ///< of rows; nullptr: all are 1
-    const WeightedRow* entries = nullptr; ///< or nullptr: items are rows
-
-    __device__ WeightedRow of_row(uint32_t row) const {
-        return {row, weights ? weights[row] : 1.0f, 0, 0};
-    }
-};
-
 /// One warp per run; a slice of columns after the other.
-template <bool aligned, bool entries>
+template <bool aligned>
 __global__ void __launch_bounds__(256, 2) sum_runs_kernel(
         SegmentPlan plan,
         const float* __restrict__ x,
-        Items items,
+        const float* __restrict__ weights,
         const float* __restrict__ means,
         bool l2,
         const uint32_t* __restrict__ sorted_numbers,
@@ -210,45 +215,37 @@ __global__ void __launch_bounds__(256, 2) sum_runs_kernel(
                 min((int64_t)run_rows, (int64_t)starts[segment + 1] - first);
         const int d = plan.d;
 
-        // of entries: those of the lane; of rows: those of its columns
+        // of the lane's rows, and of its columns
         double count = 0, energy = 0, product = 0;
         for (int column0 = 0; column0 < d; column0 += slice) {
             const LaneColumns<aligned> columns(column0, lane, d);
             float c[4] = {}, sum[4] = {};
             float slice_energy = 0, slice_product = 0;
-            if (!entries) {
-                columns.load(
-                        means + segment % uint32_t(plan.k) * (int64_t)d,
-                        c);
-            }
+            columns.load(means + segment % uint32_t(plan.k) * (int64_t)d, c);
             for (int i0 = 0; i0 < rows; i0 += 32) {
-                // the next 32 items, one per lane
-                WeightedRow mine = {0, 0, 0, 0};
+                // the next 32 rows, one per lane
+                uint32_t mine = 0;
+                float weight = 0;
                 if (i0 + lane < rows) {
-                    const uint32_t number = sorted_numbers[first + i0 + lane];
-                    mine = entries ? items.entries[number]
-                                   : items.of_row(number);
+                    mine = sorted_numbers[first + i0 + lane];
+                    weight = weights ? weights[mine] : 1;
                 }
                 if (column0 == 0) {
-                    count += mine.weight;
-                    energy += (double)mine.weight * mine.dist;
+                    count += weight;
                 }
                 const int block = min(32, rows - i0);
 #pragma unroll(aligned ? 16 : 8)
                 for (int i = 0; i < block; i++) {
-                    const int64_t row = __shfl_sync(0xffffffff, mine.row, i);
-                    const float w = __shfl_sync(0xffffffff, mine.weight, i);
+                    const int64_t row = __shfl_sync(0xffffffff, mine, i);
+                    const float w = __shfl_sync(0xffffffff, weight, i);
                     float value[4];
                     columns.load(x + row * d, value);
 #pragma unroll
                     for (int e = 0; e < 4; e++) {
                         sum[e] = fmaf(w, value[e], sum[e]);
-                        if (!entries) {
-                            const float step = value[e] - c[e];
-                            slice_energy = fmaf(w * step, step, slice_energy);
-                            slice_product +=
-                                    l2 ? step * step : value[e] * c[e];
-                        }
+                        const float step = value[e] - c[e];
+                        slice_energy = fmaf(w * step, step, slice_energy);
+                        slice_product += l2 ? step * step : value[e] * c[e];
                     }
                 }
             }
@@ -300,11 +297,9 @@ __device__ void for_each_run(
 constexpr int combine_threads = 128;
 
 /// Runs of each centroid, in order, onto the accumulators; the first warp
-/// adds up what is not a vector. Where items are rows, each has one
-/// centroid, of which it is a member.
+/// adds up what is not a vector.
 __global__ void __launch_bounds__(combine_threads + 32) combine_runs_kernel(
         SegmentPlan plan,
-        bool rows,
         const uint32_t* __restrict__ starts,
         const uint32_t* __restrict__ run_starts,
         const float* __restrict__ partial,
@@ -328,7 +323,7 @@ __global__ void __launch_bounds__(combine_threads + 32) combine_runs_kernel(
         return;
     }
     double count = out.counts[c], energy = out.energy[c];
-    double product = rows ? out.products[c] : 0;
+    double product = out.products[c];
     for_each_run(plan, run_starts, c, [&](uint32_t r) {
         const RunScalars run = scalars[r];
         count += run.count;
@@ -336,20 +331,16 @@ __global__ void __launch_bounds__(combine_threads + 32) combine_runs_kernel(
         product += run.product;
     });
     int64_t members = 0;
-    if (rows) {
-        for (int64_t b = threadIdx.x; b < plan.blocks; b += 32) {
-            const int64_t s = b * plan.k + c;
-            members += starts[s + 1] - starts[s];
-        }
-        members = warp_sum(members);
+    for (int64_t b = threadIdx.x; b < plan.blocks; b += 32) {
+        const int64_t s = b * plan.k + c;
+        members += starts[s + 1] - starts[s];
     }
+    members = warp_sum(members);
     if (threadIdx.x == 0) {
         out.counts[c] = count;
         out.energy[c] = energy;
-        if (rows) {
-            out.products[c] = product;
-            out.members[c] += members;
-        }
+        out.products[c] = product;
+        out.members[c] += members;
     }
 }
 
@@ -359,38 +350,51 @@ unsigned blocks_for(int64_t items) {
     return (items + threads - 1) / threads;
 }
 
-/// Sort, sum and combine. `keys`: nullptr for those in the layout.
-cudaError_t sum_items(
-        const SegmentPlan& plan,
-        const Layout& l,
-        const uint32_t* keys,
+} // namespace
+
+size_t UpdatePlan::scratch_bytes() const {
+    return lay_out(SegmentPlan(*this), nullptr).bytes;
+}
+
+int64_t update_block_rows(int k) {
+    const int64_t least = int64_t(1) << 17;
+    return (int64_t(64) * k + least - 1) / least * least;
+}
+
+cudaError_t update(
+        const UpdatePlan& sizes,
         const float* x,
-        const Items& items,
+        const float* weights,
+        const uint32_t* labels,
         const float* means,
         bool l2,
-        int64_t most_warps,
         const DeviceStatistics& out,
+        void* scratch,
         cudaStream_t stream) {
+    const SegmentPlan plan(sizes);
+    const Layout l = lay_out(plan, scratch);
     const int64_t segments = plan.segments();
-    number_items_kernel<<<blocks_for(plan.items), threads, 0, stream>>>(
-            plan.items, l.numbers);
+    make_keys_kernel<<<blocks_for(plan.rows), threads, 0, stream>>>(
+            sizes, labels, l.keys);
+    number_rows_kernel<<<blocks_for(plan.rows), threads, 0, stream>>>(
+            plan.rows, l.numbers);
     size_t temp_bytes = l.temp_bytes;
     cudaError_t error = cub::DeviceRadixSort::SortPairs(
             l.temp,
             temp_bytes,
-            keys ? keys : l.keys,
+            l.keys,
             l.sorted_keys,
             l.numbers,
             l.sorted_numbers,
-            plan.items,
+            plan.rows,
             0,
             key_bits(plan),
             stream);
     if (error != cudaSuccess) {
         return error;
     }
-    find_starts_kernel<<<blocks_for(plan.items + 1), threads, 0, stream>>>(
-            plan.items, segments, l.sorted_keys, l.starts);
+    find_starts_kernel<<<blocks_for(plan.rows + 1), threads, 0, stream>>>(
+            plan.rows, segments, l.sorted_keys, l.starts);
     count_runs_kernel<<<blocks_for(segments + 1), threads, 0, stream>>>(
             segments, l.starts, l.run_counts);
     temp_bytes = l.temp_bytes;
@@ -406,25 +410,17 @@ cudaError_t sum_items(
     }
     fill_runs_kernel<<<blocks_for(segments), threads, 0, stream>>>(
             segments, l.run_starts, l.run_segments);
-    const bool rows = !items.entries;
     const bool aligned = plan.d % 4 == 0 &&
             (reinterpret_cast<uintptr_t>(x) |
              reinterpret_cast<uintptr_t>(means)) %
                             16 ==
                     0;
-    const auto sum_runs = rows
-            ? (aligned ? sum_runs_kernel<true, false>
-                       : sum_runs_kernel<false, false>)
-            : (aligned ? sum_runs_kernel<true, true>
-                       : sum_runs_kernel<false, true>);
-    sum_runs<<<
-            blocks_for(std::min(plan.runs(), most_warps) * 32),
-            threads,
-            0,
-            stream>>>(
+    const auto sum_runs =
+            aligned ? sum_runs_kernel<true> : sum_runs_kernel<false>;
+    sum_runs<<<blocks_for(plan.runs() * 32), threads, 0, stream>>>(
             plan,
             x,
-            items,
+            weights,
             means,
             l2,
             l.sorted_numbers,
@@ -434,85 +430,8 @@ cudaError_t sum_items(
             l.partial,
             l.scalars);
     combine_runs_kernel<<<plan.k, combine_threads + 32, 0, stream>>>(
-            plan, rows, l.starts, l.run_starts, l.partial, l.scalars, out);
+            plan, l.starts, l.run_starts, l.partial, l.scalars, out);
     return cudaGetLastError();
-}
-
-SegmentPlan segment_plan(const UpdatePlan& plan) {
-    return {plan.n, plan.blocks(), plan.k, plan.d};
-}
-
-} // namespace
-
-size_t UpdatePlan::scratch_bytes() const {
-    return lay_out(segment_plan(*this), true, nullptr).bytes;
-}
-
-size_t SegmentPlan::scratch_bytes() const {
-    return lay_out(*this, false, nullptr).bytes;
-}
-
-int64_t update_block_rows(int k) {
-    const int64_t least = int64_t(1) << 17;
-    return (int64_t(64) * k + least - 1) / least * least;
-}
-
-cudaError_t update(
-        const UpdatePlan& plan,
-        const float* x,
-        const float* weights,
-        const uint32_t* labels,
-        const float* means,
-        bool l2,
-        const DeviceStatistics& out,
-        void* scratch,
-        cudaStream_t stream) {
-    const SegmentPlan segments = segment_plan(plan);
-    const Layout l = lay_out(segments, true, scratch);
-    make_keys_kernel<<<blocks_for(plan.n), threads, 0, stream>>>(
-            plan, labels, l.keys);
-    Items items;
-    items.weights = weights;
-    return sum_items(
-            segments,
-            l,
-            nullptr,
-            x,
-            items,
-            means,
-            l2,
-            segments.runs(),
-            out,
-            stream);
-}
-
-cudaError_t update_entries(
-        const SegmentPlan& plan,
-        const float* x,
-        const uint32_t* keys,
-        const WeightedRow* entries,
-        int multiprocessors,
-        const DeviceStatistics& out,
-        void* scratch,
-        cudaStream_t stream) {
-    if (plan.items == 0) {
-        return cudaSuccess;
-    }
-    Items items;
-    items.entries = entries;
-    // few warps at a time: entries of one row lie some hundred thousand
-    // apart, and the row should be in the second-level cache still
-    return sum_items(
-            plan,
-            lay_out(plan, false, scratch),
-            keys,
-            x,
-            items,
-            nullptr,
-            true,
-            16 * multiprocessors,
-            out,
-            stream);
 }
 
 } // namespace faiss_flash

@@ -22,33 +22,6 @@ struct DeviceStatistics {
     int64_t* members; ///< rows, (k)
 };
 
-/// A row that counts for a centroid, by a share of its weight.
-struct alignas(16) WeightedRow {
-    uint32_t row;
-    float weight; ///< r·w
-    float dist;   ///< ‖x − c‖²
-    uint32_t unused;
-};
-
-/// The sizes of a sum of items (rows, or entries) by (block of rows,
-/// centroid); see UpdatePlan for blocks.
-struct SegmentPlan {
-    int64_t items;
-    int64_t blocks;
-    int k, d;
-
-    /// (block, centroid) pairs
-    __host__ __device__ int64_t segments() const {
-        return blocks * k;
-    }
-    /// at most this many runs
-    __host__ __device__ int64_t runs() const {
-        return items / run_rows + (items < segments() ? items : segments());
-    }
-    /// bytes of scratch, from CUB's own answer
-    size_t scratch_bytes() const;
-};
-
 /** The sizes of one update, all known to the host.
  *
  * Rows are cut into blocks of `block_rows`, and a run never crosses a block:
@@ -89,25 +62,6 @@ cudaError_t update(
         const uint32_t* labels,
         const float* means,
         bool l2,
-        const DeviceStatistics& out,
-        void* scratch,
-        cudaStream_t stream);
-
-/** The same for rows shared by several centroids: sums of r·w·x, of r·w and
- * of r·w·‖x − c‖² over the entries of each (block, centroid). `members` and
- * `products` are left alone.
- *
- * @param keys     (plan.items) block · k + centroid, or blocks · k for entries
- *                 that count for nothing
- * @param entries  (plan.items), any order that does not change from run to
- *                 run
- */
-cudaError_t update_entries(
-        const SegmentPlan& plan,
-        const float* x,
-        const uint32_t* keys,
-        const WeightedRow* entries,
-        int multiprocessors,
         const DeviceStatistics& out,
         void* scratch,
         cudaStream_t stream);

@@ -9,7 +9,6 @@
 
 #include <faiss_flash/check_input.h>
 #include <faiss_flash/coarse_training.h>
-#include <faiss_flash/engine/engine.h>
 #include <faiss_flash/ivf/check_index.h>
 #include <faiss_flash/ivf/store_vectors.h>
 #include <faiss_flash/quantizer_restore.h>
@@ -158,20 +157,18 @@ void add_with_policy(
     if (m > 1) {
         check_can_copy(index);
     }
-    Model centroids =
-            coarse_model(index, mixture.variances, mixture.mixing_weights);
-    centroids.metric = Metric::l2;
-    const Engine& engine =
-            get_engine(options.engine, (double)n * index.nlist * index.d);
-
     const size_t d = index.d;
     const idx_t block = rows_per_block(d, m);
-    std::vector<idx_t> lists(std::min(n, block) * m);
+    PolicyLists all_lists(
+            options,
+            coarse_model(index, mixture.variances, mixture.mixing_weights),
+            n,
+            x);
     for (idx_t i0 = 0; i0 < n; i0 += block) {
         faiss::InterruptCallback::check();
         const idx_t count = std::min(block, n - i0);
         const float* xb = x + i0 * d;
-        assign_lists(policy, engine, centroids, count, xb, lists.data());
+        const idx_t* lists = all_lists.of(i0);
         Copies copies;
         for (size_t e = 0; e < count * m; e++) {
             if (lists[e] >= 0) {

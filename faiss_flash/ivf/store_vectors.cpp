@@ -5,8 +5,7 @@
 #include <cstdio>
 #include <cstring>
 #include <unordered_map>
-
-#include <faiss_flash/engine/engine.h>
+#include <utility>
 
 namespace faiss_flash {
 
@@ -28,20 +27,48 @@ void for_each_block(const faiss::IndexIVF& index, idx_t n, size_t m, Fn&& fn) {
     }
 }
 
-/// Vectors assigned in one call, whole blocks: what a CPU does in about a
-/// second, because engines elsewhere are slow to start.
-idx_t rows_per_assignment(const faiss::IndexIVF& index, size_t m) {
-    const idx_t block = rows_per_block(index.d, m);
-    const size_t work = (size_t(1) << 38) / (index.nlist * index.d);
-    const size_t rows = std::min(work, (size_t(1) << 21) / m);
-    return std::max<idx_t>(1, rows / block) * block;
-}
-
 } // namespace
 
 idx_t rows_per_block(size_t d, size_t m) {
     const size_t entries = std::min<size_t>(32768, (8 << 20) / d);
     return std::max<size_t>(1, entries / m);
+}
+
+PolicyLists::PolicyLists(
+        const FlashOptions& options,
+        Model centroids,
+        idx_t n,
+        const float* x)
+        : policy_(options.policy),
+          centroids_(std::move(centroids)),
+          engine_(get_engine(
+                  options.engine,
+                  (double)n * centroids_.k * centroids_.d)),
+          n_(n),
+          x_(x) {
+    centroids_.metric = Metric::l2;
+    const size_t m = policy_.list_limit();
+    const idx_t block = rows_per_block(centroids_.d, m);
+    const size_t work = (size_t(1) << 38) / (centroids_.k * centroids_.d);
+    const size_t rows = std::min(work, (size_t(1) << 21) / m);
+    at_once_ = std::max<idx_t>(1, rows / block) * block;
+}
+
+const idx_t* PolicyLists::of(idx_t i0) {
+    const size_t m = policy_.list_limit();
+    if (i0 % at_once_ == 0) {
+        first_ = i0;
+        const idx_t rows = std::min(at_once_, n_ - first_);
+        lists_.resize(rows * m);
+        assign_lists(
+                policy_,
+                engine_,
+                centroids_,
+                rows,
+                x_ + first_ * centroids_.d,
+                lists_.data());
+    }
+    return lists_.data() + (i0 - first_) * m;
 }
 
 void store_by_policy(
@@ -59,29 +86,10 @@ void store_by_policy(
         store_in_lists(transaction, index, n, x, 1, lists.data());
         return;
     }
-    Model centroids = model();
-    centroids.metric = Metric::l2;
-    const Engine& engine =
-            get_engine(options.engine, (double)n * index.nlist * index.d);
     const size_t m = policy.list_limit();
-    const idx_t at_once = rows_per_assignment(index, m);
-    std::vector<idx_t> lists; // of rows [first, first + at_once)
-    idx_t first = 0;
+    PolicyLists lists(options, model(), n, x);
     for_each_block(index, n, m, [&](idx_t i0, idx_t count) {
-        if (i0 % at_once == 0) {
-            first = i0;
-            const idx_t rows = std::min(at_once, n - first);
-            lists.resize(rows * m);
-            assign_lists(
-                    policy,
-                    engine,
-                    centroids,
-                    rows,
-                    x + first * index.d,
-                    lists.data());
-        }
-        transaction.store(
-                count, x + i0 * index.d, m, lists.data() + (i0 - first) * m);
+        transaction.store(count, x + i0 * index.d, m, lists.of(i0));
     });
 }
 

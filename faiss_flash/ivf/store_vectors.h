@@ -4,6 +4,7 @@
 #include <vector>
 
 #include <faiss_flash/IndexIVFFlash.h>
+#include <faiss_flash/engine/engine.h>
 #include <faiss_flash/list_transaction.h>
 
 namespace faiss_flash {
@@ -13,6 +14,34 @@ namespace faiss_flash {
 
 /// Rows of dimension d, with m entries each, that make a block.
 idx_t rows_per_block(size_t d, size_t m);
+
+/** The lists of n vectors by a policy, for callers that go through these in
+ * order in blocks of rows_per_block(d, policy.list_limit()). Many blocks are
+ * assigned in one call, because engines other than the CPU's are slow to
+ * start: what a CPU does in about a second. Memory: 16 MiB.
+ */
+class PolicyLists {
+   public:
+    /// @param x  (n, d), finite; the policy and x must outlive this
+    PolicyLists(
+            const FlashOptions& options,
+            Model centroids,
+            idx_t n,
+            const float* x);
+
+    /// Lists of row i0 and those after it in its block, (rows, list_limit()).
+    const idx_t* of(idx_t i0);
+
+   private:
+    const AssignmentPolicy& policy_;
+    Model centroids_;
+    const Engine& engine_;
+    idx_t n_;
+    const float* x_;
+    idx_t at_once_; ///< whole blocks
+    idx_t first_ = 0;
+    std::vector<idx_t> lists_; ///< of rows [first_, first_ + at_once_)
+};
 
 /// Lists by options.policy.
 /// @param model  called if the policy needs the centroids

@@ -39,6 +39,7 @@ __global__ void check_kernel(
         const float* x,
         const float* means,
         const ComponentTerms* components,
+        const float* half_precisions, // or nullptr
         const double* found,
         double* worst) {
     const int64_t at = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
@@ -52,7 +53,8 @@ __global__ void check_kernel(
         double dist = 0;
         for (int j = 0; j < d; j++) {
             const double s = (double)x[row * d + j] - means[(int64_t)c * d + j];
-            dist += s * s;
+            dist += s * s *
+                    (half_precisions ? half_precisions[(int64_t)c * d + j] : 1);
         }
         const double value =
                 components[c].log_scale - components[c].precision * dist;
@@ -99,6 +101,7 @@ json run_shape(
         int hard,
         int soft,
         double variance_scale,
+        Covariance covariance,
         int capability) {
     const int64_t n = shape.n;
     const int k = shape.k, d = shape.d;
@@ -113,12 +116,17 @@ json run_shape(
     DeviceRows rows(n, d, stream);
     rows.prepare(
             n, {x.get(), VectorType::float32}, means.shift(), stream);
-    MixturePass pass(n, n, k, d, device.free_bytes / 4, stream);
+    const bool diagonal = is_diagonal(covariance);
+    const size_t per = diagonal ? d : 1;
+    MixturePass pass(n, n, k, d, diagonal, device.free_bytes / 4, stream);
     Statistics stats;
-    stats.reset(k, d);
+    stats.reset(k, d, per);
 
     // hard passes: a mixture so narrow that every row has one component
     TrainingPlan plan;
+    plan.covariance = covariance;
+    plan.variance_floor = GMMParameters().variance_floor;
+    std::vector<double> floor(per, 1e-30);
     auto soft_pass = [&] {
         means.set(model, stream);
         pass.begin(model, stream);
@@ -126,23 +134,27 @@ json run_shape(
     };
     auto iterate = [&] {
         soft_pass();
-        stats.reset(k, d);
+        stats.reset(k, d, per);
         pass.fetch(stats, stream);
-        update_mixture(plan, stats, 0, {1e-30}, model);
+        update_mixture(plan, stats, 0, floor, model);
     };
     model.weights.assign(k, 1.0f / k);
     const double narrow = data == "sift" ? 1 : 1e-3;
     for (int i = 0; i < hard; i++) {
-        model.variances.assign(k, narrow);
+        model.variances.assign(k * per, narrow);
         model.weights.assign(k, 1.0f / k);
         iterate();
     }
     if (hard == 0) {
-        model.variances.assign(k, narrow);
+        model.variances.assign(k * per, narrow);
     }
     if (hard > 0) {
         stats.log_likelihood = 0;
         mixture_from_clusters(stats, model);
+        if (diagonal) {
+            model.make_diagonal();
+            floor = variance_floor(plan, stats, model);
+        }
     }
     for (float& v : model.variances) {
         v *= variance_scale;
@@ -168,7 +180,7 @@ json run_shape(
         FAISS_FLASH_CUDA_CHECK(cudaEventRecord(start.event, stream));
         soft_pass();
         FAISS_FLASH_CUDA_CHECK(cudaEventRecord(stop.event, stream));
-        stats.reset(k, d);
+        stats.reset(k, d, per);
         pass.fetch(stats, stream);
         const double seconds = std::chrono::duration<double>(
                                        std::chrono::steady_clock::now() - wall)
@@ -209,7 +221,12 @@ json run_shape(
 
     // log densities of the last part, against double precision
     DeviceMixture mixture(k, stream);
-    mixture.set(model, stream);
+    DiagonalMixture diagonal_mixture(diagonal ? 1 : 0, k, d, stream);
+    if (diagonal) {
+        diagonal_mixture.set(model, stream);
+    } else {
+        mixture.set(model, stream);
+    }
     const int64_t last = (n - 1) % pass.rows_at_once() + 1;
     const int64_t first = n - last;
     const int64_t checked = std::min<int64_t>(last, 20000);
@@ -223,7 +240,8 @@ json run_shape(
             d,
             x.get() + first * d,
             means.means(),
-            mixture.components(),
+            diagonal ? diagonal_mixture.components() : mixture.components(),
+            diagonal ? diagonal_mixture.half_precisions() : nullptr,
             pass.log_density(),
             errors.get());
     std::vector<double> host(count);
@@ -241,6 +259,7 @@ json run_shape(
             {"n", n},
             {"k", k},
             {"d", d},
+            {"covariance", to_string(covariance)},
             {"variance_scale", variance_scale},
             {"hard_passes", hard},
             {"soft_passes", soft},
@@ -253,9 +272,10 @@ json run_shape(
             {"log_density_checked", count},
             {"log_density_error", worst}};
     fprintf(stderr,
-            "%-5s %9lld %6d %4d x%g | EM pass %8.3f ms (with copies %8.3f) | "
+            "%-5s %s %9lld %6d %4d x%g | EM pass %8.3f ms (with copies %8.3f) | "
             "entries %.2f, wide %.3f %% | log p error %.2e | dropped %.1e |",
             data.c_str(),
+            to_string(covariance),
             (long long)n,
             k,
             d,
@@ -317,7 +337,7 @@ json run_training(const std::vector<uint8_t>& sift, int64_t n, int k) {
 } // namespace
 
 int main(int argc, char** argv) {
-    std::string json_path, sift_path;
+    std::string json_path, sift_path, covariance = "spherical";
     bool training = false;
     int repeats = 11, hard = 10, soft = 5, capability = 1000;
     double wide = 0;
@@ -334,6 +354,10 @@ int main(int argc, char** argv) {
             "--wide",
             wide,
             "also time randn with variances this many times too wide");
+    app.add_option(
+            "--covariance",
+            covariance,
+            "spherical, tied_spherical, diag or tied_diag");
     app.add_option(
             "--capability",
             capability,
@@ -358,6 +382,7 @@ int main(int argc, char** argv) {
                         hard,
                         soft_passes,
                         scale,
+                        covariance_by_name(covariance),
                         capability));
             };
             if (!sift.empty() && shape.d <= sift_dimension) {

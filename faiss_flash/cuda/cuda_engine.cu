@@ -1,6 +1,6 @@
 // The CUDA engine: k-means and mixture passes, and the m best centroids or
-// components, on the current device. Large m and mixtures with diagonal
-// covariances run on the CPU engine.
+// components, on the current device. Large m, and the m best components of
+// mixtures with diagonal covariances, run on the CPU engine.
 
 #include <algorithm>
 #include <cmath>
@@ -38,15 +38,12 @@ class CudaTrainingSet : public TrainingSet {
     }
 
     void accumulate(const Model& model, Pass pass, Statistics& out) override {
-        if (pass == Pass::soft && model.is_diagonal()) {
-            accumulate_on_cpu(model, out);
-            return;
-        }
-        out.reset(model.k, model.d);
         if (pass == Pass::soft) {
+            out.reset(model.k, model.d, model.variances_per_component());
             accumulate_soft(model, out);
             return;
         }
+        out.reset(model.k, model.d);
         begin(model);
         const cudaStream_t stream = stream_.get();
         if (work_->mixture) {
@@ -106,14 +103,6 @@ class CudaTrainingSet : public TrainingSet {
     }
 
    private:
-    void accumulate_on_cpu(const Model& model, Statistics& out) {
-        if (!on_cpu_) {
-            work_.reset(); // soft passes follow hard ones
-            on_cpu_ = cpu_engine().open(source_);
-        }
-        on_cpu_->accumulate(model, Pass::soft, out);
-    }
-
     void accumulate_soft(const Model& model, Statistics& out) {
         begin(model);
         begin_mixture(model);
@@ -134,13 +123,15 @@ class CudaTrainingSet : public TrainingSet {
 
     /// Memory for soft passes, beside what the data takes where possible.
     void begin_mixture(const Model& model) {
-        if (work_->mixture) {
+        const bool diagonal = model.is_diagonal();
+        if (work_->mixture && work_->mixture->diagonal() == diagonal) {
             return;
         }
+        work_->mixture.reset();
         const bool floats = work_->copied ||
                 source_.on_device().type == VectorType::float32;
         size_t budget = work_->left_for_mixture(options_.max_device_bytes);
-        if (!floats || budget < work_->least_mixture_bytes()) {
+        if (!floats || budget < work_->least_mixture_bytes(diagonal)) {
             work_.reset();
             begin(model); // leaves room, the model being a mixture
             budget = work_->left_for_mixture(options_.max_device_bytes);
@@ -152,11 +143,12 @@ class CudaTrainingSet : public TrainingSet {
                         work_->plan.chunk_rows,
                         work_->k,
                         work_->d,
+                        diagonal,
                         budget,
                         stream_.get());
                 return;
             } catch (const OutOfDeviceMemory&) {
-                if (budget < work_->least_mixture_bytes()) {
+                if (budget < work_->least_mixture_bytes(diagonal)) {
                     throw;
                 }
             }
@@ -332,7 +324,6 @@ class CudaTrainingSet : public TrainingSet {
     bool weighted_ = false;
     Summation summation_ = Summation::exact;
     std::unique_ptr<Workspace> work_;
-    std::unique_ptr<TrainingSet> on_cpu_;
 };
 
 class CudaEngine : public Engine {

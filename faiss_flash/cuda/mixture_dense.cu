@@ -1,5 +1,6 @@
 #include <faiss_flash/cuda/mixture_block.cuh>
 #include <faiss_flash/cuda/mixture_dense.cuh>
+#include <faiss_flash/cuda/mixture_pairs.cuh>
 
 namespace faiss_flash {
 
@@ -14,12 +15,14 @@ unsigned blocks_for(int64_t items, int per_block) {
 }
 
 /// 64 × 64 squared distances a block, 4 × 4 a thread.
+template <bool diagonal>
 __global__ void __launch_bounds__(threads) dense_distances_kernel(
         const MixtureRowsInput in,
         int64_t rows,
         const uint32_t* __restrict__ numbers,
         float* __restrict__ dist) {
     __shared__ float x[depth][tile + 4], c[depth][tile + 4];
+    __shared__ float h[diagonal ? depth : 1][tile + 4];
     const int64_t row0 = (int64_t)blockIdx.y * tile;
     const int component0 = blockIdx.x * tile;
     const int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
@@ -38,6 +41,13 @@ __global__ void __launch_bounds__(threads) dense_distances_kernel(
             c[column][i] = real_component
                     ? in.means[(int64_t)(component0 + i) * in.d + j0 + column]
                     : 0;
+            if constexpr (diagonal) {
+                h[column][i] = real_component
+                        ? in.half_precisions
+                                  [(int64_t)(component0 + i) * in.d + j0 +
+                                   column]
+                        : 0;
+            }
         }
         __syncthreads(); // the slice is there
         float part[4][4] = {};
@@ -47,12 +57,20 @@ __global__ void __launch_bounds__(threads) dense_distances_kernel(
             const float4 b = *reinterpret_cast<const float4*>(&c[j][4 * tx]);
             const float av[4] = {a.x, a.y, a.z, a.w};
             const float bv[4] = {b.x, b.y, b.z, b.w};
+            float hv[4] = {1, 1, 1, 1};
+            if constexpr (diagonal) {
+                const float4 of =
+                        *reinterpret_cast<const float4*>(&h[j][4 * tx]);
+                hv[0] = of.x, hv[1] = of.y, hv[2] = of.z, hv[3] = of.w;
+            }
 #pragma unroll
             for (int r = 0; r < 4; r++) {
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
                     const float step = av[r] - bv[e];
-                    part[r][e] = fmaf(step, step, part[r][e]);
+                    part[r][e] = diagonal
+                            ? fmaf(step * step, hv[e], part[r][e])
+                            : fmaf(step, step, part[r][e]);
                 }
             }
         }
@@ -101,14 +119,10 @@ __global__ void __launch_bounds__(share_threads) dense_shares_kernel(
         // distances beyond single precision: then one component has all
         top = {-INFINITY, 0x7fffffff};
         for (int c = threadIdx.x; c < in.k; c += share_threads) {
-            const float* mean = in.means + (int64_t)c * in.d;
-            double sum = 0;
-            for (int j = 0; j < in.d; j++) {
-                const double step = (double)in.x[row * in.d + j] - mean[j];
-                sum += step * step;
-            }
             const ComponentTerms terms = in.components[c];
-            top.see(terms.log_scale - terms.precision * sum, c);
+            top.see(terms.log_scale -
+                            terms.precision * far_distance(in, row, c),
+                    c);
         }
         top = block_top<share_threads>(top);
     }
@@ -159,7 +173,9 @@ __global__ void __launch_bounds__(share_threads) dense_shares_kernel(
     }
 }
 
-/// 64 components × 64 columns of Σ shares·x over one piece.
+/// 64 components × 64 columns of Σ shares·x over one piece; squares: of
+/// Σ shares·(x − μ)², which follow the sums of all pieces.
+template <bool squares>
 __global__ void __launch_bounds__(threads) dense_sums_kernel(
         const MixtureRowsInput in,
         const uint32_t* __restrict__ numbers,
@@ -170,6 +186,20 @@ __global__ void __launch_bounds__(threads) dense_sums_kernel(
     const int ty = threadIdx.x / 16, tx = threadIdx.x % 16;
     const int at = threadIdx.x % tile;
     double total[4][4] = {};
+    float mean[4][4] = {};
+    if constexpr (squares) {
+#pragma unroll
+        for (int p = 0; p < 4; p++) {
+#pragma unroll
+            for (int q = 0; q < 4; q++) {
+                const int component = component0 + 4 * ty + p;
+                const int column = column0 + 4 * tx + q;
+                mean[p][q] = component < in.k && column < in.d
+                        ? in.means[(int64_t)component * in.d + column]
+                        : 0;
+            }
+        }
+    }
     for (int i0 = 0; i0 < (int)piece.count; i0 += run_rows) {
         const int end = min(i0 + run_rows, (int)piece.count);
         float sum[4][4] = {};
@@ -199,7 +229,12 @@ __global__ void __launch_bounds__(threads) dense_sums_kernel(
                 for (int p = 0; p < 4; p++) {
 #pragma unroll
                     for (int q = 0; q < 4; q++) {
-                        sum[p][q] = fmaf(av[p], bv[q], sum[p][q]);
+                        float value = bv[q];
+                        if constexpr (squares) {
+                            const float step = value - mean[p][q];
+                            value = fminf(step * step, 0x1p120f);
+                        }
+                        sum[p][q] = fmaf(av[p], value, sum[p][q]);
                     }
                 }
             }
@@ -213,7 +248,9 @@ __global__ void __launch_bounds__(threads) dense_sums_kernel(
             }
         }
     }
-    double* partial = scratch.partial + (int64_t)blockIdx.z * in.k * in.d;
+    const int64_t values = (int64_t)in.k * in.d;
+    double* partial = scratch.partial +
+            (blockIdx.z + (squares ? gridDim.z : 0)) * values;
 #pragma unroll
     for (int p = 0; p < 4; p++) {
 #pragma unroll
@@ -254,6 +291,7 @@ __global__ void combine_pieces_kernel(
         int k,
         int d,
         int pieces,
+        bool diagonal,
         const DenseScratch scratch,
         const DeviceStatistics out) {
     const int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -264,15 +302,24 @@ __global__ void combine_pieces_kernel(
             sum += scratch.partial[p * sums + i];
         }
         out.sums[i] = sum;
+        if (diagonal) {
+            double energy = out.energy[i];
+            for (int p = pieces; p < 2 * pieces; p++) {
+                energy += scratch.partial[p * sums + i];
+            }
+            out.energy[i] = energy;
+        }
     }
     if (i < k) {
-        double count = out.counts[i], energy = out.energy[i];
+        double count = out.counts[i], energy = diagonal ? 0 : out.energy[i];
         for (int p = 0; p < pieces; p++) {
             count += scratch.scalars[(int64_t)p * 2 * k + i];
             energy += scratch.scalars[(int64_t)p * 2 * k + k + i];
         }
         out.counts[i] = count;
-        out.energy[i] = energy;
+        if (!diagonal) {
+            out.energy[i] = energy;
+        }
     }
 }
 
@@ -286,8 +333,9 @@ cudaError_t launch_dense_shares(
         const DenseScratch& scratch,
         cudaStream_t stream) {
     const dim3 grid(blocks_for(in.k, tile), blocks_for(rows, tile));
-    dense_distances_kernel<<<grid, threads, 0, stream>>>(
-            in, rows, numbers, scratch.dist);
+    const auto distances = in.half_precisions ? dense_distances_kernel<true>
+                                              : dense_distances_kernel<false>;
+    distances<<<grid, threads, 0, stream>>>(in, rows, numbers, scratch.dist);
     dense_shares_kernel<<<rows, share_threads, 0, stream>>>(
             in, numbers, out, scratch.dist, scratch.shares);
     return cudaGetLastError();
@@ -301,7 +349,12 @@ cudaError_t launch_dense_sums(
         const DeviceStatistics& out,
         cudaStream_t stream) {
     const dim3 grid(blocks_for(in.k, tile), blocks_for(in.d, tile), pieces);
-    dense_sums_kernel<<<grid, threads, 0, stream>>>(in, numbers, scratch);
+    dense_sums_kernel<false>
+            <<<grid, threads, 0, stream>>>(in, numbers, scratch);
+    if (in.half_precisions) {
+        dense_sums_kernel<true>
+                <<<grid, threads, 0, stream>>>(in, numbers, scratch);
+    }
     const dim3 columns(blocks_for(in.k, 128), pieces);
     dense_scalars_kernel<<<columns, 128, 0, stream>>>(in, scratch);
     return launch_combine_pieces(in, pieces, scratch, out, stream);
@@ -317,7 +370,8 @@ cudaError_t launch_combine_pieces(
             blocks_for((int64_t)in.k * in.d, threads),
             threads,
             0,
-            stream>>>(in.k, in.d, pieces, scratch, out);
+            stream>>>(
+            in.k, in.d, pieces, in.half_precisions != nullptr, scratch, out);
     return cudaGetLastError();
 }
 

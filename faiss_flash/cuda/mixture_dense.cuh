@@ -19,7 +19,7 @@ struct DenseScratch {
     float* dist;         ///< (rows, k)
     float* shares;       ///< r·w, (rows, k)
     DensePiece* pieces;  ///< (pieces)
-    double* partial;     ///< (pieces, k, d)
+    double* partial;     ///< (pieces, k, d), and if diagonal Σ r w (x − μ)²
     double* scalars;     ///< Σ r w and Σ r w dist, (pieces, 2, k)
 };
 

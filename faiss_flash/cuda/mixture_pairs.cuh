@@ -1,7 +1,7 @@
 #pragma once
 
-// ‖x − μ‖² of one row and one component: eight threads, each a part of every
-// 32 columns.
+// ‖x − μ‖² of one row and one component, or Σ h (x − μ)² of a diagonal one:
+// eight threads, each a part of every 32 columns.
 
 #include <faiss_flash/cuda/mixture_settle.cuh>
 
@@ -51,6 +51,34 @@ __device__ inline void add_square(
     sum.w = fmaf(s.w, s.w, sum.w);
 }
 
+/// Σ h (a − b)²
+__device__ inline void add_square(
+        const float4& a,
+        const float4& b,
+        const float4& h,
+        float4& sum) {
+    const float4 s = make_float4(a.x - b.x, a.y - b.y, a.z - b.z, a.w - b.w);
+    sum.x = fmaf(s.x * s.x, h.x, sum.x);
+    sum.y = fmaf(s.y * s.y, h.y, sum.y);
+    sum.z = fmaf(s.z * s.z, h.z, sum.z);
+    sum.w = fmaf(s.w * s.w, h.w, sum.w);
+}
+
+/// sum += w (x − μ)², which stays finite.
+__device__ inline void add_weighted_square(
+        float w,
+        const float4& x,
+        const float4& mean,
+        float4& sum) {
+    const float4 s = make_float4(
+            x.x - mean.x, x.y - mean.y, x.z - mean.z, x.w - mean.w);
+    const float most = 0x1p120f; // of one row: a tile adds up 128 of them
+    sum.x = fmaf(w, fminf(s.x * s.x, most), sum.x);
+    sum.y = fmaf(w, fminf(s.y * s.y, most), sum.y);
+    sum.z = fmaf(w, fminf(s.z * s.z, most), sum.z);
+    sum.w = fmaf(w, fminf(s.w * s.w, most), sum.w);
+}
+
 /// All of the eight threads get it; the same order of additions everywhere.
 __device__ inline float pair_sum(const float4& sums) {
     float sum = (sums.x + sums.y) + (sums.z + sums.w);
@@ -65,7 +93,7 @@ __device__ inline float pair_sum(const float4& sums) {
  * @tparam chunks  of 32 columns, all there are, kept in registers; 0: any
  *                 number of columns, which are read again for every component
  */
-template <bool aligned, int chunks>
+template <bool aligned, int chunks, bool diagonal = false>
 struct PairRow {
     const float* row;
     float4 x[chunks > 0 ? chunks : 1];
@@ -81,27 +109,50 @@ struct PairRow {
             x[i] = __ldg(mine + pair_lanes * i);
         }
     }
-    __device__ __forceinline__ float distance(const float* mean, int d) const {
+    /// @param h  1 / 2σ² of the component, if diagonal
+    __device__ __forceinline__ float
+    distance(const float* mean, const float* h, int d) const {
         float4 sums = make_float4(0, 0, 0, 0);
         if constexpr (chunks > 0) {
             const float4* from =
                     reinterpret_cast<const float4*>(mean + column(0));
 #pragma unroll
             for (int i = 0; i < chunks; i++) {
-                add_square(x[i], __ldg(from + pair_lanes * i), sums);
+                const float4 m = __ldg(from + pair_lanes * i);
+                if constexpr (diagonal) {
+                    const float4* h4 =
+                            reinterpret_cast<const float4*>(h + column(0));
+                    add_square(x[i], m, __ldg(h4 + pair_lanes * i), sums);
+                } else {
+                    add_square(x[i], m, sums);
+                }
             }
         } else {
 #pragma unroll 2
             for (int i = 0; column(i) < d; i++) {
-                add_square(
-                        load_four<aligned>(row, column(i), d),
-                        load_four<aligned>(mean, column(i), d),
-                        sums);
+                const float4 r = load_four<aligned>(row, column(i), d);
+                const float4 m = load_four<aligned>(mean, column(i), d);
+                if constexpr (diagonal) {
+                    add_square(
+                            r, m, load_four<aligned>(h, column(i), d), sums);
+                } else {
+                    add_square(r, m, sums);
+                }
             }
         }
         return pair_sum(sums);
     }
 };
+
+/// The distance of a component.
+template <class Row>
+__device__ __forceinline__ float distance_of(
+        const Row& x,
+        const MixtureRowsInput& in,
+        uint32_t component) {
+    const int64_t first = (int64_t)component * in.d;
+    return x.distance(in.means + first, in.half_precisions + first, in.d);
+}
 
 /// In double precision by one thread: finite data may have distances beyond
 /// single precision.
@@ -115,7 +166,10 @@ __device__ inline double far_distance(
 #pragma unroll 1
     for (int j = 0; j < in.d; j++) {
         const double step = (double)x[j] - c[j];
-        dist += step * step;
+        const double h = in.half_precisions
+                ? in.half_precisions[(int64_t)component * in.d + j]
+                : 1;
+        dist += h * step * step;
     }
     return dist;
 }

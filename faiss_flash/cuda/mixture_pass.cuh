@@ -1,10 +1,12 @@
 #pragma once
 
 #include <functional>
+#include <memory>
 #include <vector>
 
 #include <faiss_flash/cuda/assigner.cuh>
 #include <faiss_flash/cuda/mixture_dense_products.cuh>
+#include <faiss_flash/cuda/mixture_diagonal.cuh>
 #include <faiss_flash/cuda/mixture_lists.cuh>
 #include <faiss_flash/cuda/mixture_plan.h>
 #include <faiss_flash/cuda/mixture_tiles.cuh>
@@ -22,15 +24,26 @@ class MixturePass {
    public:
     /// @param n           vectors of the training set
     /// @param chunk_rows  largest chunk
+    /// @param diagonal    whether the covariances of all models will be
     MixturePass(
             int64_t n,
             int64_t chunk_rows,
             int k,
             int d,
+            bool diagonal,
             size_t budget,
             cudaStream_t stream);
 
-    static size_t least_bytes(int64_t n, int64_t chunk_rows, int k, int d);
+    static size_t least_bytes(
+            int64_t n,
+            int64_t chunk_rows,
+            int k,
+            int d,
+            bool diagonal);
+
+    bool diagonal() const {
+        return plan_.diagonal;
+    }
 
     void begin(const Model& model, cudaStream_t stream);
 
@@ -70,8 +83,10 @@ class MixturePass {
 
    private:
     /// best components and accumulators
-    static size_t fixed_bytes(int64_t n, int k, int d);
-    void add_rows(
+    static size_t fixed_bytes(int64_t n, int k, int d, bool diagonal);
+    /// Of all statistics, once.
+    size_t values() const;
+    void list_rows(
             const MixtureRowsInput& in,
             const PreparedRows& rows,
             const PreparedCentroids& means,
@@ -79,6 +94,13 @@ class MixturePass {
             const Shift& shift,
             int64_t first,
             const DeviceInfo& device,
+            cudaStream_t stream);
+    void add_rows(
+            const MixtureRowsInput& in,
+            const float* norm,
+            const ListBounds* bounds,
+            const Shift& shift,
+            int64_t first,
             cudaStream_t stream);
     void add_dense(
             const MixtureRowsInput& in,
@@ -107,7 +129,10 @@ class MixturePass {
     int passes_ = 0; ///< since best components were nearest means
     int64_t wide_count_ = 0; ///< rows of this pass
     bool dense_ = false;     ///< there were dense rows in this pass
-    DeviceMixture mixture_;
+    DeviceMixture mixture_; ///< spherical, or:
+    std::unique_ptr<DiagonalMixture> diagonal_;
+    bool rescale_ = false;       ///< see DiagonalMixture::prepare
+    bool rows_prepared_ = false; ///< all, for the diagonal mixture's scales
     DeviceArray<uint32_t> best_, order_; ///< (n)
     DeviceArray<uint32_t> unproved_;
     DeviceArray<RowLimit> limits_;

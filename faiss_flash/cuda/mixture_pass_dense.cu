@@ -53,7 +53,7 @@ void MixturePass::add_dense(
                 cudaMemcpyDeviceToDevice,
                 stream));
         // by what the block holds alone, so that chunks do not matter
-        const bool by_products = !in.weights &&
+        const bool by_products = !in.weights && !in.half_precisions &&
                 in.k <= dense_products_max_k && counts[b].y == 0 &&
                 rows >= dense_products_min_rows;
         if (by_products && !prepared) {

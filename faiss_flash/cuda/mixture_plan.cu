@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include <faiss_flash/cuda/mixture_dense_products.cuh>
+#include <faiss_flash/cuda/mixture_diagonal.cuh>
 #include <faiss_flash/cuda/mixture_plan.h>
 #include <faiss_flash/cuda/mixture_tiles.cuh>
 
@@ -8,10 +9,11 @@ namespace faiss_flash {
 
 namespace {
 
-MixturePlan smallest_plan(int64_t n, int k, int d) {
+MixturePlan smallest_plan(int64_t n, int k, int d, bool diagonal) {
     MixturePlan plan;
     plan.k = k;
     plan.d = d;
+    plan.diagonal = diagonal;
     // A tile's rows should have the same best component, or few; a power of
     // two that divides the blocks of chunks (update_block_rows). For very
     // large k nothing helps, and masks take much memory.
@@ -61,14 +63,21 @@ size_t MixturePlan::bytes() const {
             dense_rows() * (k_padded() + k + 2) * sizeof(float) +
             (dense_rows() + k_padded()) * 3 * d_padded() * 2 +
             k_padded() * 2 * sizeof(float) +
-            pieces * ((size_t)k * d + 2 * k) * sizeof(double);
+            (piece_sums() + (size_t)pieces * 2 * k) * sizeof(double) +
+            (diagonal ? DiagonalMixture::bytes(rows, k, d) : 0);
 }
 
-MixturePlan plan_mixture(int64_t n, int k, int d, size_t budget) {
-    const MixturePlan least = smallest_plan(n, k, d);
+MixturePlan plan_mixture(
+        int64_t n,
+        int k,
+        int d,
+        size_t budget,
+        bool diagonal) {
+    const MixturePlan least = smallest_plan(n, k, d, diagonal);
     MixturePlan plan = least;
     // sums of more pieces at once would be larger than 256 MiB
-    const size_t piece_bytes = (size_t)k * d * sizeof(double);
+    const size_t piece_bytes =
+            (size_t)k * d * (diagonal ? 2 : 1) * sizeof(double);
     plan.pieces = std::clamp<size_t>(
             (size_t(1) << 28) / piece_bytes, 1, 32);
     plan.pieces = std::min<int64_t>(
@@ -92,8 +101,8 @@ MixturePlan plan_mixture(int64_t n, int k, int d, size_t budget) {
     return plan;
 }
 
-size_t least_mixture_bytes(int64_t n, int k, int d) {
-    return smallest_plan(n, k, d).bytes();
+size_t least_mixture_bytes(int64_t n, int k, int d, bool diagonal) {
+    return smallest_plan(n, k, d, diagonal).bytes();
 }
 
 } // namespace faiss_flash

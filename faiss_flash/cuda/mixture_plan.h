@@ -18,6 +18,7 @@ namespace faiss_flash {
  */
 struct MixturePlan {
     int k = 0, d = 0;
+    bool diagonal = false; ///< covariances
     int64_t block_rows = 0;
     int64_t piece_rows = 0;
     int wide_rows = 0; ///< of a block at most; with more, they are dense
@@ -45,7 +46,11 @@ struct MixturePlan {
     int64_t items() const;
     int64_t vectors() const;
     int vector_stride() const {
-        return (d + 3) / 4 * 4;
+        return (d + 3) / 4 * (diagonal ? 8 : 4);
+    }
+    /// Sums of a dense piece: of x, and of squares.
+    size_t piece_sums() const {
+        return (size_t)pieces * k * d * (diagonal ? 2 : 1);
     }
     /// Device memory of a pass with this plan.
     size_t bytes() const;
@@ -55,9 +60,14 @@ struct MixturePlan {
  * Where even the smallest one does not fit, that one is returned: compare
  * its bytes().
  */
-MixturePlan plan_mixture(int64_t n, int k, int d, size_t budget);
+MixturePlan plan_mixture(
+        int64_t n,
+        int k,
+        int d,
+        size_t budget,
+        bool diagonal = false);
 
 /// What the smallest plan takes.
-size_t least_mixture_bytes(int64_t n, int k, int d);
+size_t least_mixture_bytes(int64_t n, int k, int d, bool diagonal = false);
 
 } // namespace faiss_flash

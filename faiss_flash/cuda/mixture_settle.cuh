@@ -31,6 +31,9 @@ struct MixtureRowsInput {
     const float* weights = nullptr; ///< (n) or nullptr
     const float* means = nullptr;   ///< (k, d)
     const ComponentTerms* components = nullptr; ///< (k)
+    /// 1 / 2σ² of a diagonal mixture, (k, d), or nullptr. Its "distances" are
+    /// Σ_j (x_j − μ_kj)² / 2σ²_kj, with a precision of 1.
+    const float* half_precisions = nullptr;
     float range = 0;     ///< of the lists
     float most_drop = 0; ///< a row may lose this much of its mass here
 };

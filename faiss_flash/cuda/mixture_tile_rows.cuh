@@ -43,6 +43,7 @@ struct alignas(16) Shared {
         struct {                  // after that
             uint16_t start[tile_pairs + 2]; ///< a component's first entry
             uint16_t vector[tile_pairs];    ///< vectors before its own
+            uint32_t id[tile_pairs]; ///< number of the tile's component
         };
     };
     uint32_t component[tile_pairs]; ///< of a pair; its rank at last
@@ -143,7 +144,7 @@ __device__ __forceinline__ void place_rows(Shared& s) {
 }
 
 /// Squared distances of all pairs; eight threads take a run of them.
-template <bool aligned, int chunks>
+template <bool aligned, int chunks, bool diagonal>
 __device__ __forceinline__ void pair_distances(
         Shared& s,
         const MixtureRowsInput& in) {
@@ -166,7 +167,8 @@ __device__ __forceinline__ void pair_distances(
     const uint32_t width = in.d / unit;
     const float* rows = one_address(in.x);
     const float* means = one_address(in.means);
-    PairRow<aligned, chunks> x;
+    const float* halves = one_address(in.half_precisions);
+    PairRow<aligned, chunks, diagonal> x;
     x.row = in.x;
     for (int step = 0; step < steps; step++, pair++) {
         if (pair >= next && pair < end) {
@@ -179,7 +181,10 @@ __device__ __forceinline__ void pair_distances(
         }
         // past the end: anything that exists
         const uint32_t c = pair < end ? listed[pair] : 0;
-        const float dist = x.distance(element<unit>(means, c * width), in.d);
+        const float dist = x.distance(
+                element<unit>(means, c * width),
+                element<unit>(halves, c * width),
+                in.d);
         if (pair < end && threadIdx.x % pair_lanes == 0) {
             s.dist[pair] = dist;
             s.component[pair] = c;

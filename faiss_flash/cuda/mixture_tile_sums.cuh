@@ -121,13 +121,16 @@ __device__ __forceinline__ void write_single(
 }
 
 /// What a warp adds up of a component's entries, in order.
+template <bool aligned, bool diagonal>
 struct EntrySums {
     float4 x = make_float4(0, 0, 0, 0); ///< of the thread's columns
+    float4 squares = x;                 ///< if diagonal, around `mean`
+    float4 mean = x;
     float count = 0, energy = 0;
 
     /// Some entries from the e-th one on; loads first.
     /// @param rows  the thread's columns of the first row, `left` till its end
-    template <int entries, bool aligned>
+    template <int entries>
     __device__ __forceinline__ void
     add(const Shared& s, const float* rows, int left, int e) {
         float4 v[entries];
@@ -148,6 +151,9 @@ struct EntrySums {
             x.y = fmaf(share, v[u].y, x.y);
             x.z = fmaf(share, v[u].z, x.z);
             x.w = fmaf(share, v[u].w, x.w);
+            if constexpr (diagonal) {
+                add_weighted_square(share, v[u], mean, squares);
+            }
             count += share;
             energy += s.entry[e + u].energy;
         }
@@ -155,8 +161,8 @@ struct EntrySums {
 };
 
 /// One warp: the item of a component that has several, with Σ r w x of its
-/// rows, in order.
-template <bool aligned>
+/// rows, in order, and of a diagonal mixture Σ r w (x − μ)² behind it.
+template <bool aligned, bool diagonal>
 __device__ __forceinline__ void write_several(
         const Shared& s,
         const MixtureRowsInput& in,
@@ -170,28 +176,36 @@ __device__ __forceinline__ void write_several(
     const uint32_t vector = s.first_vector + s.vector[c];
     const bool fits = vector < items.most_vectors;
     TileItem item = {vector, TileItem::vector, 0, 0};
+    const int width = diagonal ? items.stride / 2 : items.stride;
+    constexpr int at_once = diagonal ? 2 : 3; // registers for no more
 #pragma unroll 1
-    for (int j0 = 0; j0 < items.stride; j0 += 128) {
+    for (int j0 = 0; j0 < width; j0 += 128) {
         const int j = j0 + 4 * lane;
         // threads without columns read the first ones
-        const int column = j < items.stride ? j : 0;
+        const int column = j < width ? j : 0;
         const float* rows = one_address(in.x + column);
         const int left = in.d - column;
-        EntrySums sums;
+        EntrySums<aligned, diagonal> sums;
+        if constexpr (diagonal) {
+            const float* mean = in.means + (int64_t)s.id[c] * in.d;
+            sums.mean = load_four<aligned>(mean, column, in.d);
+        }
         int e = first;
 #pragma unroll 1
-        for (; e + 3 <= end; e += 3) {
-            sums.add<3, aligned>(s, rows, left, e);
+        for (; e + at_once <= end; e += at_once) {
+            sums.template add<at_once>(s, rows, left, e);
         }
-        if (e + 2 == end) {
-            sums.add<2, aligned>(s, rows, left, e);
+        if (at_once > 2 && e + 2 == end) {
+            sums.template add<2>(s, rows, left, e);
         } else if (e < end) {
-            sums.add<1, aligned>(s, rows, left, e);
+            sums.template add<1>(s, rows, left, e);
         }
-        if (fits && j < items.stride) {
-            *reinterpret_cast<float4*>(
-                    items.vectors + (int64_t)vector * items.stride + j) =
-                    sums.x;
+        if (fits && j < width) {
+            float* to = items.vectors + (int64_t)vector * items.stride + j;
+            *reinterpret_cast<float4*>(to) = sums.x;
+            if constexpr (diagonal) {
+                *reinterpret_cast<float4*>(to + width) = sums.squares;
+            }
         }
         item.count = sums.count;
         item.energy = fminf(sums.energy, 3.4e38f);

@@ -21,7 +21,7 @@ __device__ __forceinline__ void prefetch_row(
 }
 
 /// One tile a thread block; chunks: see PairRow.
-template <bool aligned, int chunks>
+template <bool aligned, int chunks, bool diagonal>
 __global__ void __launch_bounds__(threads, 2) tiles_kernel(
         const TileInput in,
         const MixtureRowsOutput out,
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
         place_rows(s);
     }
     __syncthreads(); // rows' pairs have places
-    pair_distances<aligned, chunks>(s, in.rows);
+    pair_distances<aligned, chunks, diagonal>(s, in.rows);
     __syncthreads(); // distances are there; the lists have been read
     for_each_pair(s, [&](int p) {
         s.value[p] = log_density_of(
@@ -117,6 +117,9 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
             const int c = before[at.word] +
                     __popc(some[at.word] & bits_below(at.bit));
             const int r = s.row[p];
+            if constexpr (diagonal) {
+                s.id[c] = s.component[p];
+            }
             s.component[p] = c;
             atomicOr(&s.rows_of[c][r / 32], 1u << (r % 32));
         }
@@ -139,7 +142,7 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
         write_single(s, items, c);
     }
     for (int c = warp; c < components; c += warps) {
-        write_several<aligned>(s, in.rows, items, c);
+        write_several<aligned, diagonal>(s, in.rows, items, c);
     }
     for (int w = threadIdx.x; w < words; w += threads) {
         const int64_t at = (int64_t)w * tiles + tile;
@@ -148,14 +151,14 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
     }
 }
 
-template <bool aligned, int chunks>
+template <bool aligned, int chunks, bool diagonal>
 cudaError_t launch(
         const TileInput& in,
         const MixtureRowsOutput& out,
         const TileItems& items,
         const WideRows& wide,
         cudaStream_t stream) {
-    const auto kernel = tiles_kernel<aligned, chunks>;
+    const auto kernel = tiles_kernel<aligned, chunks, diagonal>;
     const int bytes = sizeof(Shared) + in.masks.words * 6;
     const cudaError_t error = cudaFuncSetAttribute(
             kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
@@ -183,16 +186,23 @@ cudaError_t launch_tiles(
     const int d = in.rows.d;
     const bool aligned = d % 4 == 0 &&
             (reinterpret_cast<uintptr_t>(in.rows.x) |
-             reinterpret_cast<uintptr_t>(in.rows.means)) %
+             reinterpret_cast<uintptr_t>(in.rows.means) |
+             reinterpret_cast<uintptr_t>(in.rows.half_precisions)) %
                             16 ==
                     0;
-    const auto launch_this = !aligned ? launch<false, 0>
-            : d == 128                ? launch<true, 4>
-            : d == 96                 ? launch<true, 3>
-            : d == 64                 ? launch<true, 2>
-            : d == 32                 ? launch<true, 1>
-                                      : launch<true, 0>;
-    return launch_this(in, out, items, wide, stream);
+    const bool diagonal = in.rows.half_precisions;
+    const auto launch_this = !aligned ? launch<false, 0, false>
+            : d == 128                ? launch<true, 4, false>
+            : d == 96                 ? launch<true, 3, false>
+            : d == 64                 ? launch<true, 2, false>
+            : d == 32                 ? launch<true, 1, false>
+                                      : launch<true, 0, false>;
+    const auto launch_diagonal = !aligned ? launch<false, 0, true>
+            : d == 128                    ? launch<true, 4, true>
+            : d == 96                     ? launch<true, 3, true>
+                                          : launch<true, 0, true>;
+    return (diagonal ? launch_diagonal : launch_this)(
+            in, out, items, wide, stream);
 }
 
 } // namespace faiss_flash

@@ -41,7 +41,7 @@ struct alignas(16) TileItem {
     uint32_t at;
     uint32_t rows;  ///< 0: nothing, 1: `at` is the row, or `vector`, or links
     float count;    ///< Σ r w
-    float energy;   ///< Σ r w ‖x − μ‖²
+    float energy;   ///< Σ r w ‖x − μ‖²; diagonal: nothing of use
 };
 
 /// A row of an item without a vector; two of them in the place of an item.
@@ -63,9 +63,9 @@ struct TileItems {
     uint32_t* bits = nullptr;  ///< (words, tiles), see MaskBit
     uint32_t* first = nullptr; ///< item of the word's first bit; the same
     TileItem* items = nullptr; ///< tile_pairs per tile at most
-    float* vectors = nullptr;  ///< (most_vectors, stride)
+    float* vectors = nullptr;  ///< (most_vectors, stride), see write_several
     uint32_t most_vectors = 0;
-    int stride = 0; ///< d rounded up to a multiple of 4
+    int stride = 0; ///< d rounded up to a multiple of 4; diagonal: twice
     unsigned long long* used = nullptr; ///< items, then vectors; (2)
 };
 

@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(list_threads) list_wide_kernel(
 
 /// Distances of a row's components: 1 and the distance of one that is listed,
 /// 0 and 0 otherwise.
-template <bool aligned>
+template <bool aligned, bool diagonal>
 __device__ void wide_distances(
         const TileInput& tiles,
         int64_t row,
@@ -87,7 +87,7 @@ __device__ void wide_distances(
     __shared__ uint32_t listed[32 * words];
     __shared__ int count;
     const MixtureRowsInput& in = tiles.rows;
-    PairRow<aligned, 0> x;
+    PairRow<aligned, 0, diagonal> x;
     x.load(in.x + row * in.d);
     for (int w0 = 0; w0 < tiles.masks.words; w0 += words) {
         __syncthreads(); // the list before has been read
@@ -114,7 +114,7 @@ __device__ void wide_distances(
         for (int l0 = 0; l0 < count; l0 += threads / pair_lanes) {
             const int l = l0 + threadIdx.x / pair_lanes;
             const int c = listed[min(l, count - 1)];
-            const float dist = x.distance(in.means + (int64_t)c * in.d, in.d);
+            const float dist = distance_of(x, in, c);
             if (l < count && threadIdx.x % pair_lanes == 0) {
                 shares[c] = make_float2(1, dist);
             }
@@ -124,7 +124,7 @@ __device__ void wide_distances(
 }
 
 /// A row: distances, and then shares.
-template <bool aligned>
+template <bool aligned, bool diagonal>
 __device__ void wide_row(
         const TileInput& tiles,
         const MixtureRowsOutput& out,
@@ -137,7 +137,7 @@ __device__ void wide_row(
     }
     // nothing listed: an error there, or a threshold beyond all scores
     const bool everything = block_sum<threads>(mine) == 0;
-    wide_distances<aligned>(tiles, row, everything, shares);
+    wide_distances<aligned, diagonal>(tiles, row, everything, shares);
     auto value_of = [&](int c, float dist) {
         return log_density_of(in, row, c, dist);
     };
@@ -197,7 +197,7 @@ __device__ void wide_row(
     }
 }
 
-template <bool aligned>
+template <bool aligned, bool diagonal>
 __global__ void __launch_bounds__(threads) wide_rows_kernel(
         const TileInput in,
         const MixtureRowsOutput out,
@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(threads) wide_rows_kernel(
         return; // dense
     }
     for (int i = blockIdx.x; i < count; i += gridDim.x) {
-        wide_row<aligned>(
+        wide_row<aligned, diagonal>(
                 in,
                 out,
                 wide.rows[block * in.rows.block_rows + i],
@@ -239,11 +239,16 @@ cudaError_t launch_wide_rows(
             (in.rows.n + in.rows.block_rows - 1) / in.rows.block_rows;
     const bool aligned = in.rows.d % 4 == 0 &&
             (reinterpret_cast<uintptr_t>(in.rows.x) |
-             reinterpret_cast<uintptr_t>(in.rows.means)) %
+             reinterpret_cast<uintptr_t>(in.rows.means) |
+             reinterpret_cast<uintptr_t>(in.rows.half_precisions)) %
                             16 ==
                     0;
-    const auto kernel =
-            aligned ? wide_rows_kernel<true> : wide_rows_kernel<false>;
+    const bool diagonal = in.rows.half_precisions;
+    const auto kernel = aligned
+            ? (diagonal ? wide_rows_kernel<true, true>
+                        : wide_rows_kernel<true, false>)
+            : (diagonal ? wide_rows_kernel<false, true>
+                        : wide_rows_kernel<false, false>);
     kernel<<<dim3(wide_grid, blocks), threads, 0, stream>>>(in, out, wide);
     return cudaGetLastError();
 }

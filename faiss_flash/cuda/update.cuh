@@ -17,7 +17,8 @@ constexpr int run_rows = 128;
 struct DeviceStatistics {
     double* sums;   ///< Σ w x, (k, d)
     double* counts; ///< Σ w, (k)
-    double* energy; ///< Σ w ‖x − c‖², (k)
+    double* energy; ///< Σ w ‖x − c‖², (k); of a soft pass with a diagonal
+                    ///< mixture Σ w (x − c)² per dimension, (k, d)
     double* products; ///< Σ x·c (products) or Σ ‖x − c‖² (l2), unweighted
     int64_t* members; ///< rows, (k)
 };

@@ -126,7 +126,8 @@ class Workspace {
                     (sorted ? update_plan(rows).scratch_bytes()
                             : ExactSums::bytes(n, k, d)) +
                     (model.is_mixture()
-                             ? MixturePass::least_bytes(n, rows, k, d)
+                             ? MixturePass::least_bytes(
+                                       n, rows, k, d, model.is_diagonal())
                              : 0);
         };
         plan = plan_memory(
@@ -134,7 +135,7 @@ class Workspace {
                     return bytes(rows, 2);
                 });
         if (model.is_mixture()) {
-            plan.bytes -= least_mixture_bytes();
+            plan.bytes -= least_mixture_bytes(model.is_diagonal());
         }
         for (int i = 0; i < (plan.resident ? 1 : 2); i++) {
             chunks.emplace_back(
@@ -156,8 +157,8 @@ class Workspace {
         return {rows, block_rows, k, d};
     }
 
-    size_t least_mixture_bytes() const {
-        return MixturePass::least_bytes(n, plan.chunk_rows, k, d);
+    size_t least_mixture_bytes(bool diagonal) const {
+        return MixturePass::least_bytes(n, plan.chunk_rows, k, d, diagonal);
     }
     size_t left_for_mixture(size_t max_bytes) const {
         return max_bytes ? max_bytes - std::min(max_bytes, plan.bytes)

@@ -620,9 +620,9 @@ TEST_CASE("cuda: EM follows the reference and never falls", "[cuda]") {
     if (no_device()) {
         return;
     }
-    const Rows x = real_rows(20000);
+    const Rows x = real_rows(5000);
     auto fit = [&](const char* engine, Covariance covariance) {
-        GMMClustering clustering((int)x.d, 100);
+        GMMClustering clustering((int)x.d, 50);
         clustering.engine = engine;
         clustering.gmm.warm_start_niter = 5;
         // the reference takes its time for diagonal ones

@@ -304,8 +304,8 @@ __global__ void __launch_bounds__(threads) diagonal_rows_kernel(
     }
 }
 
-/// Eight threads a row.
-template <bool aligned>
+/// Eight threads a row; chunks: see PairRow.
+template <bool aligned, int chunks>
 __global__ void __launch_bounds__(threads) diagonal_limits_kernel(
         const MixtureRowsInput in,
         const uint32_t* __restrict__ best,
@@ -318,7 +318,7 @@ __global__ void __launch_bounds__(threads) diagonal_limits_kernel(
     // blocks of rows are powers of two
     const int64_t row = (at & -in.block_rows) + order[at];
     const uint32_t c = min(best[row], uint32_t(in.k - 1));
-    PairRow<aligned, 0, true> x;
+    PairRow<aligned, chunks, true> x;
     x.load(in.x + row * in.d);
     const float dist = distance_of(x, in, c);
     if (i < in.n && threadIdx.x % pair_lanes == 0) {
@@ -459,8 +459,10 @@ void DiagonalMixture::limits(
              reinterpret_cast<uintptr_t>(in.means)) %
                             16 ==
                     0;
-    const auto kernel = aligned ? diagonal_limits_kernel<true>
-                                : diagonal_limits_kernel<false>;
+    const auto kernel = !aligned ? diagonal_limits_kernel<false, 0>
+            : in.d == 128        ? diagonal_limits_kernel<true, 4>
+            : in.d == 96         ? diagonal_limits_kernel<true, 3>
+                                 : diagonal_limits_kernel<true, 0>;
     kernel<<<blocks_for(in.n * pair_lanes), threads, 0, stream>>>(
             in, best, order, row_slack_.get(), limits);
     FAISS_FLASH_CUDA_CHECK(cudaGetLastError());

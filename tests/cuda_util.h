@@ -3,6 +3,7 @@
 // What tests of the CUDA engine share.
 
 #include <cstring>
+#include <vector>
 
 #include <tests/engine_checks.h>
 #include <tests/no_device.h>
@@ -42,6 +43,23 @@ inline Problem mixture(
             normal_rows(n, d, seed + 1),
             weighted ? random_weights(n, seed + 2) : std::vector<float>());
     return as_mixture(std::move(p), scale, seed + 3);
+}
+
+/// Two soft passes: the second takes its thresholds from the first.
+inline std::vector<Statistics> two_passes(
+        const Problem& p,
+        const faiss_flash::EngineOptions& options = {}) {
+    const auto source = faiss_flash::array_source(
+            p.n(),
+            p.d(),
+            p.rows.x.data(),
+            p.weights.empty() ? nullptr : p.weights.data());
+    const auto set = cuda_engine()->open(*source, options);
+    std::vector<Statistics> stats(2);
+    for (Statistics& s : stats) {
+        set->accumulate(p.model, Pass::soft, s);
+    }
+    return stats;
 }
 
 } // namespace test

@@ -379,6 +379,9 @@ TEST_CASE("statistics of parts add up to those of the whole", "[per_engine]") {
                 array_source(377, 6, rows.row(123), weights.data() + 123);
         get_engine().open(*head)->accumulate(model, pass, first);
         get_engine().open(*tail)->accumulate(model, pass, second);
+        // engines compute in single precision what they then add up; one that
+        // works in blocks cuts the whole elsewhere than the parts
+        const double rounding = 1e-6;
         const double dropped =
                 std::max(first.dropped_mass, second.dropped_mass);
         first.add(second);
@@ -388,14 +391,15 @@ TEST_CASE("statistics of parts add up to those of the whole", "[per_engine]") {
         CHECK(first.dropped_mass == dropped);
         CHECK(first.dropped_mass == whole.dropped_mass);
         CHECK(relative_gap(first.total_weight, whole.total_weight) < 1e-12);
-        CHECK(relative_gap(first.objective, whole.objective) < 1e-12);
-        CHECK(relative_gap(first.log_likelihood, whole.log_likelihood) < 1e-12);
+        CHECK(relative_gap(first.objective, whole.objective) < rounding);
+        CHECK(relative_gap(first.log_likelihood, whole.log_likelihood) <
+              rounding);
         for (size_t c = 0; c < 9; c++) {
-            CHECK(relative_gap(first.counts[c], whole.counts[c]) < 1e-12);
-            CHECK(relative_gap(first.energy[c], whole.energy[c]) < 1e-12);
+            CHECK(relative_gap(first.counts[c], whole.counts[c]) < rounding);
+            CHECK(relative_gap(first.energy[c], whole.energy[c]) < rounding);
         }
         for (size_t j = 0; j < whole.sums.size(); j++) {
-            CHECK(std::abs(first.sums[j] - whole.sums[j]) < 1e-9);
+            CHECK(std::abs(first.sums[j] - whole.sums[j]) < rounding * 100);
         }
     }
 }

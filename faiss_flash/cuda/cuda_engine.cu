@@ -40,10 +40,16 @@ class CudaTrainingSet : public TrainingSet {
     void accumulate(const Model& model, Pass pass, Statistics& out) override {
         if (pass == Pass::soft) {
             out.reset(model.k, model.d, model.variances_per_component());
+        } else {
+            out.reset(model.k, model.d);
+        }
+        if (source_.n() == 0) {
+            return;
+        }
+        if (pass == Pass::soft) {
             accumulate_soft(model, out);
             return;
         }
-        out.reset(model.k, model.d);
         begin(model);
         const cudaStream_t stream = stream_.get();
         if (work_->mixture) {

@@ -66,7 +66,8 @@ std::vector<double> log_scales(const Model& model) {
     const double two_pi = 6.283185307179586;
     const size_t per = model.variances_per_component();
     std::vector<double> scales(model.k);
-    for (size_t c = 0; c < model.k; c++) {
+#pragma omp parallel for schedule(static) if (model.variances.size() > 1 << 14)
+    for (int64_t c = 0; c < (int64_t)model.k; c++) {
         double logs = 0;
         for (size_t j = c * per; j < (c + 1) * per; j++) {
             logs += std::log(two_pi * model.variances[j]);

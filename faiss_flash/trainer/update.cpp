@@ -169,11 +169,12 @@ void update_mixture(
         Model& model) {
     const size_t d = model.d;
     const std::vector<float> old = model.means;
-    for (size_t c = n_frozen; c < model.k; c++) {
-        if (stats.counts[c] <= 0) {
-            continue;
-        }
-        for (size_t j = 0; j < d; j++) {
+    // on a device a whole EM pass may take no longer than this would in one
+    // thread
+    const bool parallel = model.k * d > 1 << 15;
+#pragma omp parallel for schedule(static) if (parallel)
+    for (int64_t c = n_frozen; c < (int64_t)model.k; c++) {
+        for (size_t j = 0; j < d && stats.counts[c] > 0; j++) {
             model.means[c * d + j] = stats.sums[c * d + j] / stats.counts[c];
         }
     }
@@ -181,19 +182,28 @@ void update_mixture(
 
     const size_t per = model.variances_per_component();
     const double dimensions = model.dimensions_per_variance();
-    std::vector<double> energy(model.k * per), moved(per);
-    for (size_t c = 0; c < model.k; c++) {
+    std::vector<double> energy(model.k * per);
+#pragma omp parallel for schedule(static) if (parallel)
+    for (int64_t c = 0; c < (int64_t)model.k; c++) {
         const double count = stats.counts[c];
-        std::fill(moved.begin(), moved.end(), 0.0);
-        for (size_t j = 0; j < d; j++) {
+        const auto moved = [&](size_t j) {
             const double from = old[c * d + j];
             const double step = from - model.means[c * d + j];
             const double pull = stats.sums[c * d + j] - count * from;
-            moved[j % per] += step * (2 * pull + count * step);
+            return step * (2 * pull + count * step);
+        };
+        const double* before = stats.energy.data() + c * per;
+        if (per == 1) {
+            double sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (size_t j = 0; j < d; j++) {
+                sum += moved(j);
+            }
+            energy[c] = std::max(before[0] + sum, 0.0);
+            continue;
         }
-        for (size_t j = 0; j < per; j++) {
-            energy[c * per + j] =
-                    std::max(stats.energy[c * per + j] + moved[j], 0.0);
+        for (size_t j = 0; j < d; j++) {
+            energy[c * d + j] = std::max(before[j] + moved(j), 0.0);
         }
     }
 

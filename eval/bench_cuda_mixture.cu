@@ -21,7 +21,7 @@
 #include <eval/median.h>
 #include <faiss_flash/GMMClustering.h>
 #include <eval/cuda_bench.cuh>
-#include <faiss_flash/cuda/mixture_pass.cuh>
+#include <faiss_flash/cuda/mixture/pass.cuh>
 #include <faiss_flash/trainer/update.h>
 
 using namespace faiss_flash;

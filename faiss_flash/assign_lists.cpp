@@ -5,7 +5,7 @@
 #include <omp.h>
 
 #include <faiss_flash/AssignmentPolicy.h>
-#include <faiss_flash/cuda/assign_source.h>
+#include <faiss_flash/cuda/policies/assign_source.h>
 #include <faiss_flash/engine/engine.h>
 
 namespace faiss_flash {

@@ -6,7 +6,7 @@
 
 #include <faiss_flash/GMMClustering.h>
 #include <faiss_flash/cuda/device.h>
-#include <faiss_flash/cuda/mixture_plan.h>
+#include <faiss_flash/cuda/mixture/plan.h>
 #include <tests/cuda_util.h>
 #include <tests/gmm_util.h>
 

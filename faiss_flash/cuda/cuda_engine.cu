@@ -7,11 +7,11 @@
 #include <memory>
 #include <vector>
 
-#include <faiss_flash/cuda/assign_source.h>
-#include <faiss_flash/cuda/list_assigner.cuh>
+#include <faiss_flash/cuda/policies/assign_source.h>
+#include <faiss_flash/cuda/policies/list_assigner.cuh>
 #include <faiss_flash/cuda/uploader.h>
 #include <faiss_flash/engine/engine.h>
-#include <faiss_flash/cuda/mixture_query.cuh>
+#include <faiss_flash/cuda/mixture/query.cuh>
 #include <faiss_flash/cuda/workspace.cuh>
 
 namespace faiss_flash {

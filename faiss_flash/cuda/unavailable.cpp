@@ -1,7 +1,7 @@
 // Compiled instead of the CUDA engine where there is no CUDA compiler.
 
-#include <faiss_flash/cuda/assign_source.h>
 #include <faiss_flash/cuda/device_source.h>
+#include <faiss_flash/cuda/policies/assign_source.h>
 #include <faiss_flash/engine/engine.h>
 
 namespace faiss_flash {

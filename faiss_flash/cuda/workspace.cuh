@@ -9,7 +9,7 @@
 #include <faiss_flash/cuda/assigner.cuh>
 #include <faiss_flash/cuda/exact_sums.cuh>
 #include <faiss_flash/cuda/memory_plan.h>
-#include <faiss_flash/cuda/mixture_pass.cuh>
+#include <faiss_flash/cuda/mixture/pass.cuh>
 #include <faiss_flash/trainer/source.h>
 
 namespace faiss_flash {

@@ -1,0 +1,256 @@
+// Rows with too many components for a tile, a thread block each.
+
+#include <faiss_flash/cuda/mixture/block.cuh>
+#include <faiss_flash/cuda/mixture/dense_products.cuh>
+#include <faiss_flash/cuda/mixture/pairs.cuh>
+#include <faiss_flash/cuda/mixture/tiles.cuh>
+
+namespace faiss_flash {
+
+namespace {
+
+constexpr int list_threads = 1024;
+constexpr int threads = 256;
+constexpr int wide_grid = 64; ///< thread blocks per block of rows
+
+/// One thread block per block of rows, `rows` / list_threads rows a thread.
+__global__ void __launch_bounds__(list_threads) list_wide_kernel(
+        const MixtureRowsInput in,
+        const float* __restrict__ norm,
+        const ListBounds* bounds,
+        const WideRows wide) {
+    __shared__ uint32_t before[list_threads / 32];
+    __shared__ uint32_t hard_rows;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int64_t first = blockIdx.x * in.block_rows;
+    const int per_thread = in.block_rows / list_threads;
+    const int64_t i0 = first + (int64_t)threadIdx.x * per_thread;
+    const int64_t i1 = min(i0 + per_thread, in.n);
+    if (threadIdx.x == 0) {
+        hard_rows = 0;
+    }
+    uint32_t mine = 0;
+    if (i0 + per_thread <= in.n) {
+        const uint4* marks = reinterpret_cast<const uint4*>(wide.marks + i0);
+#pragma unroll 4
+        for (int i = 0; i < per_thread / 16; i++) {
+            const uint4 m = marks[i];
+            mine += __popc(m.x) + __popc(m.y) + __popc(m.z) + __popc(m.w);
+        }
+    } else {
+        for (int64_t i = i0; i < i1; i++) {
+            mine += wide.marks[i];
+        }
+    }
+    uint32_t end = mine;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        const uint32_t other = __shfl_up_sync(0xffffffff, end, step);
+        end += lane >= step ? other : 0;
+    }
+    if (lane == 31) {
+        before[warp] = end;
+    }
+    __syncthreads(); // every warp's count is there
+    uint32_t at = end - mine, all = 0;
+    for (int w = 0; w < list_threads / 32; w++) {
+        at += w < warp ? before[w] : 0;
+        all += before[w];
+    }
+    if (mine > 0) {
+        uint32_t hard = 0;
+        for (int64_t i = i0; i < i1; i++) {
+            if (wide.marks[i]) {
+                wide.rows[first + at++] = i;
+                // written so that NaN counts
+                hard += !(dense_products_bound(in.d, norm[i], *bounds) <=
+                          dense_products_error);
+            }
+        }
+        atomicAdd(&hard_rows, hard);
+    }
+    __syncthreads(); // every thread's hard rows are counted
+    if (threadIdx.x == 0) {
+        wide.counts[blockIdx.x] = make_uint2(all, hard_rows);
+    }
+}
+
+/// Distances of a row's components: 1 and the distance of one that is listed,
+/// 0 and 0 otherwise.
+template <bool aligned, bool diagonal>
+__device__ void wide_distances(
+        const TileInput& tiles,
+        int64_t row,
+        bool everything,
+        float2* shares) {
+    constexpr int words = 64; ///< of masks at once
+    __shared__ uint32_t listed[32 * words];
+    __shared__ int count;
+    const MixtureRowsInput& in = tiles.rows;
+    PairRow<aligned, 0, diagonal> x;
+    x.load(in.x + row * in.d);
+    for (int w0 = 0; w0 < tiles.masks.words; w0 += words) {
+        __syncthreads(); // the list before has been read
+        if (threadIdx.x == 0) {
+            count = 0;
+        }
+        __syncthreads(); // the list is empty
+        for (int b = threadIdx.x; b < 32 * words; b += threads) {
+            const int w = w0 + b / 32;
+            const int c = MaskBit{w, b % 32}.component();
+            if (c < in.k) {
+                const bool there = everything ||
+                        (tiles.masks.load(row, w) >> b % 32 & 1);
+                if (there) {
+                    // in any order: each has its place in `shares`
+                    listed[atomicAdd(&count, 1)] = c;
+                } else {
+                    shares[c] = make_float2(0, 0);
+                }
+            }
+        }
+        __syncthreads(); // the list is there
+        // whole warps
+        for (int l0 = 0; l0 < count; l0 += threads / pair_lanes) {
+            const int l = l0 + threadIdx.x / pair_lanes;
+            const int c = listed[min(l, count - 1)];
+            const float dist = distance_of(x, in, c);
+            if (l < count && threadIdx.x % pair_lanes == 0) {
+                shares[c] = make_float2(1, dist);
+            }
+        }
+    }
+    __syncthreads(); // all distances are there
+}
+
+/// A row: distances, and then shares.
+template <bool aligned, bool diagonal>
+__device__ void wide_row(
+        const TileInput& tiles,
+        const MixtureRowsOutput& out,
+        int64_t row,
+        float2* shares) {
+    const MixtureRowsInput& in = tiles.rows;
+    double mine = 0;
+    for (int i = threadIdx.x; i < tiles.masks.words; i += threads) {
+        mine += __popc(tiles.masks.load(row, i));
+    }
+    // nothing listed: an error there, or a threshold beyond all scores
+    const bool everything = block_sum<threads>(mine) == 0;
+    wide_distances<aligned, diagonal>(tiles, row, everything, shares);
+    auto value_of = [&](int c, float dist) {
+        return log_density_of(in, row, c, dist);
+    };
+    Top top = {-INFINITY, 0x7fffffff};
+    for (int c = threadIdx.x; c < in.k; c += threads) {
+        const float2 at = shares[c];
+        if (at.x > 0) {
+            top.see(value_of(c, at.y), c);
+        }
+    }
+    top = block_top<threads>(top);
+    const float least = expf(-in.range);
+    double sum = 0, n = 0;
+    for (int c = threadIdx.x; c < in.k; c += threads) {
+        const float2 at = shares[c];
+        if (at.x > 0) {
+            const float share = expf(float(value_of(c, at.y) - top.value));
+            const bool counts = share >= least;
+            shares[c].x = counts ? share : 0;
+            sum += counts ? share : 0;
+            n += counts;
+        }
+    }
+    sum = block_sum<threads>(sum);
+    n = block_sum<threads>(n);
+    // one step of Newton's: a division would be a function call
+    const double guess = __frcp_rn(float(sum));
+    const double inverse = guess * (2 - sum * guess);
+    const float weight = in.weights ? in.weights[row] : 1;
+    double dropped = 0, kept = 0;
+    for (int c = threadIdx.x; c < in.k; c += threads) {
+        const float2 at = shares[c];
+        float r = at.x * inverse;
+        if (r * n < in.most_drop) {
+            dropped += r;
+            r = 0;
+        }
+        kept += r > 0;
+        shares[c] = make_float2(
+                r * weight,
+                r > 0 ? fminf(r * weight * fminf(at.y, 3.4e38f), 3.4e38f)
+                      : 0);
+    }
+    dropped = block_sum<threads>(dropped);
+    kept = block_sum<threads>(kept);
+    if (threadIdx.x == 0) {
+        dropped += n < in.k ? in.k * least : 0;
+        out.log_density[row] = top.value + log(sum);
+        out.best[row] = top.component;
+        if (out.members) {
+            atomicAdd(out.members + top.component, 1ull);
+        }
+        atomicAdd(&out.totals->entries, (unsigned long long)kept);
+        atomicMax(
+                reinterpret_cast<int*>(&out.totals->dropped),
+                __float_as_int(float(dropped)));
+    }
+}
+
+template <bool aligned, bool diagonal>
+__global__ void __launch_bounds__(threads) wide_rows_kernel(
+        const TileInput in,
+        const MixtureRowsOutput out,
+        const WideRows wide) {
+    const int block = blockIdx.y;
+    const int count = wide.counts[block].x;
+    if (count > wide.most) {
+        return; // dense
+    }
+    for (int i = blockIdx.x; i < count; i += gridDim.x) {
+        wide_row<aligned, diagonal>(
+                in,
+                out,
+                wide.rows[block * in.rows.block_rows + i],
+                wide.shares + ((int64_t)block * wide.most + i) * in.rows.k);
+    }
+}
+
+} // namespace
+
+cudaError_t launch_list_wide(
+        const MixtureRowsInput& in,
+        const float* norm,
+        const ListBounds* bounds,
+        const WideRows& wide,
+        cudaStream_t stream) {
+    const int64_t blocks = (in.n + in.block_rows - 1) / in.block_rows;
+    list_wide_kernel<<<blocks, list_threads, 0, stream>>>(
+            in, norm, bounds, wide);
+    return cudaGetLastError();
+}
+
+cudaError_t launch_wide_rows(
+        const TileInput& in,
+        const MixtureRowsOutput& out,
+        const WideRows& wide,
+        cudaStream_t stream) {
+    const int64_t blocks =
+            (in.rows.n + in.rows.block_rows - 1) / in.rows.block_rows;
+    const bool aligned = in.rows.d % 4 == 0 &&
+            (reinterpret_cast<uintptr_t>(in.rows.x) |
+             reinterpret_cast<uintptr_t>(in.rows.means) |
+             reinterpret_cast<uintptr_t>(in.rows.half_precisions)) %
+                            16 ==
+                    0;
+    const bool diagonal = in.rows.half_precisions;
+    const auto kernel = aligned
+            ? (diagonal ? wide_rows_kernel<true, true>
+                        : wide_rows_kernel<true, false>)
+            : (diagonal ? wide_rows_kernel<false, true>
+                        : wide_rows_kernel<false, false>);
+    kernel<<<dim3(wide_grid, blocks), threads, 0, stream>>>(in, out, wide);
+    return cudaGetLastError();
+}
+
+} // namespace faiss_flash

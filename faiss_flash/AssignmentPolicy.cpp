@@ -137,4 +137,13 @@ int AssignmentPolicy::list_limit() const {
     }
 }
 
+double AssignmentPolicy::share_limit(size_t k) const {
+    return tau > 0 ? tau : 1.0 / k;
+}
+
+bool AssignmentPolicy::compares_residuals() const {
+    return rule == AssignmentRule::closure || rule == AssignmentRule::air ||
+            rule == AssignmentRule::soar;
+}
+
 } // namespace faiss_flash

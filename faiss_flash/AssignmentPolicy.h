@@ -68,6 +68,11 @@ struct AssignmentPolicy {
 
     /// Lists a vector can get at most: 1 under `nearest`.
     int list_limit() const;
+    /// Responsibility above which a list is taken, of k.
+    double share_limit(size_t k) const;
+    /// Whether the rule compares residuals of `candidates` centroids: closure,
+    /// air and soar.
+    bool compares_residuals() const;
 };
 
 const char* to_string(AssignmentRule rule);

@@ -222,7 +222,7 @@ void assign_by_responsibility(
         const float* x,
         idx_t* lists) {
     const size_t m = policy.max_lists;
-    const double tau = policy.tau > 0 ? policy.tau : 1.0 / model.k;
+    const double tau = policy.share_limit(model.k);
     const size_t rows = std::min(n, block_rows(m));
     std::vector<float> responsibilities(rows * m);
     for (size_t i0 = 0; i0 < n; i0 += rows) {

@@ -62,4 +62,20 @@ inline std::vector<Statistics> two_passes(
     return stats;
 }
 
+/// Soft passes give the same bytes in so many further runs, and with the rows
+/// streamed through so many bytes of device memory.
+inline void check_repeats(const Problem& p, int runs, size_t device_bytes) {
+    const auto resident = two_passes(p);
+    for (int run = 0; run < runs; run++) {
+        const auto again = two_passes(p);
+        REQUIRE(same_bytes(resident[0], again[0]));
+        REQUIRE(same_bytes(resident[1], again[1]));
+    }
+    faiss_flash::EngineOptions options;
+    options.max_device_bytes = device_bytes;
+    const auto streamed = two_passes(p, options);
+    CHECK(same_bytes(resident[0], streamed[0]));
+    CHECK(same_bytes(resident[1], streamed[1]));
+}
+
 } // namespace test

@@ -10,7 +10,6 @@
 #include <tests/gmm_util.h>
 
 using namespace test;
-using faiss_flash::EngineOptions;
 
 namespace {
 
@@ -234,17 +233,7 @@ TEST_CASE("cuda: diagonal covariances streamed equal resident", "[cuda]") {
             if (weighted) {
                 p.weights = random_weights(n, 33);
             }
-            const auto resident = two_passes(p);
-            for (int run = 0; run < 3; run++) {
-                const auto again = two_passes(p);
-                REQUIRE(same_bytes(resident[0], again[0]));
-                REQUIRE(same_bytes(resident[1], again[1]));
-            }
-            EngineOptions options;
-            options.max_device_bytes = size_t(150) << 20;
-            const auto streamed = two_passes(p, options);
-            CHECK(same_bytes(resident[0], streamed[0]));
-            CHECK(same_bytes(resident[1], streamed[1]));
+            check_repeats(p, 3, size_t(150) << 20);
         }
     }
 }

@@ -320,17 +320,8 @@ TEST_CASE(
             if (weighted) {
                 p.weights = random_weights(n, 33);
             }
-            const auto resident = two_passes(p);
-            for (int run = 0; run < 10; run++) {
-                const auto again = two_passes(p);
-                REQUIRE(same_bytes(resident[0], again[0]));
-                REQUIRE(same_bytes(resident[1], again[1]));
-            }
+            check_repeats(p, 10, size_t(130) << 20);
             EngineOptions options;
-            options.max_device_bytes = size_t(130) << 20;
-            const auto streamed = two_passes(p, options);
-            CHECK(same_bytes(resident[0], streamed[0]));
-            CHECK(same_bytes(resident[1], streamed[1]));
             options.max_device_bytes = size_t(1) << 20;
             CHECK_THROWS_WITH(
                     two_passes(p, options),

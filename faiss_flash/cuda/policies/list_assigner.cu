@@ -2,11 +2,11 @@
 #include <cmath>
 
 #include <faiss_flash/cuda/assign_launch.h>
+#include <faiss_flash/cuda/mixture/lists.cuh>
 #include <faiss_flash/cuda/policies/gather_rows.cuh>
 #include <faiss_flash/cuda/policies/list_assigner.cuh>
-#include <faiss_flash/cuda/mixture/lists.cuh>
-#include <faiss_flash/cuda/tensor_map.h>
 #include <faiss_flash/cuda/policies/top_two.cuh>
+#include <faiss_flash/cuda/tensor_map.h>
 
 namespace faiss_flash {
 
@@ -26,10 +26,10 @@ bool by_shares(const AssignmentPolicy& policy) {
 
 /// Best centroids or components that the rule needs.
 int candidates_of(const AssignmentPolicy& policy, int k) {
-    const bool residuals = policy.rule == AssignmentRule::air ||
-            policy.rule == AssignmentRule::soar ||
-            policy.rule == AssignmentRule::closure;
-    return std::min(residuals ? policy.candidates : policy.list_limit(), k);
+    return std::min(
+            policy.compares_residuals() ? policy.candidates
+                                        : policy.list_limit(),
+            k);
 }
 
 Way way_of(const AssignmentPolicy& policy, int k, int capability) {
@@ -51,7 +51,7 @@ ChooseInput choose_input(const AssignmentPolicy& policy, const Model& model) {
     in.limit = policy.list_limit();
     in.candidates = candidates_of(policy, model.k);
     in.strict = policy.strict;
-    in.log_tau = std::log(policy.tau > 0 ? policy.tau : 1.0 / model.k);
+    in.log_tau = std::log(policy.share_limit(model.k));
     in.lambda = policy.lambda;
     in.reach = (1 + policy.epsilon) * (1 + policy.epsilon);
     in.d = model.d;
@@ -75,10 +75,8 @@ int64_t least_part(int64_t rows) {
 constexpr int most_between = 4096;
 
 bool needs_between(const AssignmentPolicy& policy, int64_t rows, int k) {
-    return candidates_of(policy, k) > 1 && rows >= k && k <= most_between &&
-            (policy.rule == AssignmentRule::closure ||
-             policy.rule == AssignmentRule::air ||
-             policy.rule == AssignmentRule::soar);
+    return policy.compares_residuals() && candidates_of(policy, k) > 1 &&
+            rows >= k && k <= most_between;
 }
 
 /// Where the counters are.

@@ -32,9 +32,9 @@ class ListAssigner {
     /// Device memory for so many rows.
     static size_t bytes(int64_t rows, int k, int d);
 
-    /** Lists of prepared rows, with the same means every time. Work is queued by begin(), which returns at
-     * once; finish() waits for it, queues the rest, and waits where it has to
-     * know what there is left to do.
+    /** Lists of prepared rows, with the same means every time. Work is queued
+     * by begin(), which returns at once; finish() waits for it, queues the
+     * rest, and waits where it has to know what there is left to do.
      *
      * @param x   the same rows as floats, (n, d)
      * @param to  (n, policy.list_limit())

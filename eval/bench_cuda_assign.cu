@@ -23,8 +23,8 @@
 #include <eval/median.h>
 #include <faiss_flash/AssignmentPolicy.h>
 #include <faiss_flash/GMMClustering.h>
-#include <faiss_flash/cuda/policies/list_assigner.cuh>
 #include <faiss_flash/cuda/mixture/lists.cuh>
+#include <faiss_flash/cuda/policies/list_assigner.cuh>
 #include <faiss_flash/engine/engine.h>
 
 using namespace faiss_flash;

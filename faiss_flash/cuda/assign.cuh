@@ -7,8 +7,8 @@
 
 #include <cstdint>
 
+#include <faiss_flash/cuda/assign_keys.cuh>
 #include <faiss_flash/cuda/prepare.cuh>
-#include <faiss_flash/cuda/top2.cuh>
 
 namespace faiss_flash {
 
@@ -70,7 +70,7 @@ struct AssignOutput {
 
 /// The two best scores of a row and the centroid of the best.
 struct RowBest {
-    uint32_t best, second; ///< keys, see top2.cuh
+    uint32_t best, second; ///< keys, see assign_keys.cuh
     int column;
 
     __device__ void

@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include <faiss_flash/cuda/assign_launch.h>
-#include <faiss_flash/cuda/tensor_map.h>
 #include <faiss_flash/cuda/assigner.cuh>
+#include <faiss_flash/cuda/tensor_map.h>
 
 namespace faiss_flash {
 

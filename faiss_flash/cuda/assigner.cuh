@@ -1,11 +1,11 @@
 #pragma once
 
-#include <faiss_flash/cuda/device.h>
-#include <faiss_flash/trainer/model.h>
 #include <faiss_flash/cuda/assign.cuh>
+#include <faiss_flash/cuda/device.h>
 #include <faiss_flash/cuda/prepare.cuh>
 #include <faiss_flash/cuda/recheck.cuh>
 #include <faiss_flash/cuda/update.cuh>
+#include <faiss_flash/trainer/model.h>
 
 namespace faiss_flash {
 

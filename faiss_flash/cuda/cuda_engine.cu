@@ -7,12 +7,12 @@
 #include <memory>
 #include <vector>
 
+#include <faiss_flash/cuda/mixture/query.cuh>
 #include <faiss_flash/cuda/policies/assign_source.h>
 #include <faiss_flash/cuda/policies/list_assigner.cuh>
 #include <faiss_flash/cuda/uploader.h>
-#include <faiss_flash/engine/engine.h>
-#include <faiss_flash/cuda/mixture/query.cuh>
 #include <faiss_flash/cuda/workspace.cuh>
+#include <faiss_flash/engine/engine.h>
 
 namespace faiss_flash {
 

@@ -6,8 +6,8 @@
 #include <cstdint>
 
 #include <faiss_flash/cuda/device.h>
-#include <faiss_flash/trainer/vector_type.h>
 #include <faiss_flash/cuda/update.cuh>
+#include <faiss_flash/trainer/vector_type.h>
 
 namespace faiss_flash {
 

@@ -28,7 +28,7 @@ struct TypicalRow {
 constexpr int assign_columns = 128; ///< centroids per tile
 
 /// What brings the scores of a set of rows and centroids into the range of
-/// keys: q in [2¹⁷, 2²⁵), see top2.cuh and PreparedCentroids.
+/// keys: q in [2¹⁷, 2²⁵), see assign_keys.cuh and PreparedCentroids.
 struct ScoreTerms {
     float beta;          ///< −2 or −1, times scale
     float scale;         ///< a power of two

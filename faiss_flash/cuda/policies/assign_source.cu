@@ -4,10 +4,10 @@
 #include <memory>
 #include <vector>
 
-#include <faiss_flash/cuda/policies/assign_source.h>
 #include <faiss_flash/cuda/device_source.h>
-#include <faiss_flash/cuda/policies/list_assigner.cuh>
 #include <faiss_flash/cuda/pinned_pool.h>
+#include <faiss_flash/cuda/policies/assign_source.h>
+#include <faiss_flash/cuda/policies/list_assigner.cuh>
 #include <faiss_flash/cuda/uploader.h>
 #include <faiss_flash/engine/engine.h>
 

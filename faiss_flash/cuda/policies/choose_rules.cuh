@@ -4,8 +4,8 @@
 
 #include <type_traits>
 
-#include <faiss_flash/cuda/policies/choose_lists.cuh>
 #include <faiss_flash/cuda/mixture/row_lanes.cuh>
+#include <faiss_flash/cuda/policies/choose_lists.cuh>
 
 namespace faiss_flash {
 

@@ -2,14 +2,14 @@
 
 // The epilogue of the Hopper pipelines that finds two best columns.
 
-#include <faiss_flash/cuda/sm90.cuh>
 #include <faiss_flash/cuda/policies/top_two.cuh>
+#include <faiss_flash/cuda/sm90.cuh>
 
 namespace faiss_flash {
 namespace sm90 {
 
-/// Two best of what a thread saw of a row: keys of top2.cuh, each column the
-/// best of its tile (of those that the thread sees).
+/// Two best of what a thread saw of a row: keys of assign_keys.cuh, each
+/// column the best of its tile (of those that the thread sees).
 struct RunningTwo {
     uint32_t best = 0xffffffff, second = 0xffffffff;
     uint32_t third = 0xffffffff; ///< of all others none is better than this

@@ -69,6 +69,10 @@ class DiagonalMixture {
     const ComponentTerms* components() const {
         return components_.get();
     }
+    /// s and t, (2, d)
+    const float* scales() const {
+        return scales_.get();
+    }
     /// 1 / 2σ², (k, d)
     const float* half_precisions() const {
         return half_precisions_.get();

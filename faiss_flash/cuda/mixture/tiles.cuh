@@ -76,8 +76,7 @@ struct WideRows {
     uint8_t* marks = nullptr;  ///< (n) 1 for a wide row
     uint32_t* rows = nullptr;  ///< (n) of each block, ascending, from its
                                ///< first row on
-    uint2* counts = nullptr;   ///< (blocks) rows, and those of them that
-                               ///< products would not suit
+    uint2* counts = nullptr;   ///< (blocks) x: rows
     float2* shares = nullptr;  ///< r w, r w ‖x − μ‖²; (blocks, most, k)
 };
 
@@ -112,11 +111,9 @@ cudaError_t launch_tiles(
         const WideRows& wide,
         cudaStream_t stream);
 
-/// Marks to lists of rows; @param norm, bounds  see dense_products_bound
+/// Marks to lists of rows.
 cudaError_t launch_list_wide(
         const MixtureRowsInput& in,
-        const float* norm,
-        const ListBounds* bounds,
         const WideRows& wide,
         cudaStream_t stream);
 

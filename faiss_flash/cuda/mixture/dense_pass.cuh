@@ -5,6 +5,7 @@
 #include <faiss_flash/cuda/mixture/dense_products.cuh>
 #include <faiss_flash/cuda/mixture/plan.h>
 #include <faiss_flash/cuda/mixture/tiles.cuh>
+#include <faiss_flash/cuda/pinned_pool.h>
 
 namespace faiss_flash {
 
@@ -49,10 +50,10 @@ class DensePass {
         int first, count;
         bool by_products;
     };
-    /// What the pieces of a batch take of shares_ at most, per row.
+    int64_t piece_rows(bool by_products) const;
+    /// Of a batch: shares_ has room for so many.
     int most_pieces(bool by_products, int excluded, int k) const;
     static size_t share_values(const MixturePlan& plan);
-    static int64_t most_batch_pieces(const MixturePlan& plan);
     void add_by_products(
             const MixtureRowsInput& in,
             DenseProducts products,
@@ -86,7 +87,7 @@ class DensePass {
     DeviceArray<uint32_t> excluded_;
     DeviceArray<DensePiece> pieces_;
     DeviceArray<double> sums_, scalars_;
-    PinnedBuffer host_; ///< counts and split of blocks, choice, pieces
+    PooledBuffer host_; ///< counts and split of blocks, choice, pieces
     Event counted_;
 };
 

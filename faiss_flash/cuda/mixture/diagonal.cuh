@@ -7,6 +7,7 @@
 #include <faiss_flash/cuda/device.h>
 #include <faiss_flash/cuda/mixture/prepare.cuh>
 #include <faiss_flash/cuda/mixture/settle.cuh>
+#include <faiss_flash/cuda/pinned_pool.h>
 #include <faiss_flash/trainer/model.h>
 
 namespace faiss_flash {
@@ -90,7 +91,7 @@ class DiagonalMixture {
     DeviceArray<float> row_slack_;
     DeviceArray<float2> columns_;
     DeviceArray<ListBounds> bounds_; ///< all 0
-    PinnedBuffer staging_;
+    PooledBuffer staging_;
     Event staged_;
 };
 

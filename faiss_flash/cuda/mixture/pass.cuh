@@ -9,6 +9,7 @@
 #include <faiss_flash/cuda/mixture/lists.cuh>
 #include <faiss_flash/cuda/mixture/plan.h>
 #include <faiss_flash/cuda/mixture/tiles.cuh>
+#include <faiss_flash/cuda/pinned_pool.h>
 #include <faiss_flash/trainer/statistics.h>
 
 namespace faiss_flash {
@@ -138,7 +139,7 @@ class MixturePass {
     DeviceArray<double> accumulators_; ///< sparse, then dense
     DeviceArray<unsigned long long> members_;
     DeviceArray<RowTotals> totals_;
-    PinnedBuffer host_statistics_;
+    PooledBuffer host_statistics_;
 };
 
 } // namespace faiss_flash

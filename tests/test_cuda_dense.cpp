@@ -35,7 +35,7 @@ Problem dense_problem(size_t n, size_t k, size_t d, float offset = 0) {
 /// Component c collapses on row i.
 void collapse(Problem& p, size_t c, size_t i, float variance = 1e-7f) {
     const size_t d = p.d();
-    std::copy_n(p.rows.row(i), d, &p.model.means[c * d]);
+    std::copy_n(p.rows.row(i % p.n()), d, &p.model.means[c * d]);
     const size_t per = p.model.variances.size() / p.k();
     std::fill_n(&p.model.variances[c * per], per, variance);
 }

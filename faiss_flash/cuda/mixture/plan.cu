@@ -54,7 +54,7 @@ int64_t MixturePlan::vectors() const {
 size_t MixturePlan::bytes() const {
     // masks, limits, log densities, wide and dense rows
     const size_t row_bytes = mask_words() * sizeof(uint32_t) +
-            sizeof(RowLimit) + sizeof(double) + 2 * sizeof(uint32_t) + 1;
+            sizeof(RowLimit) + sizeof(uint32_t) + sizeof(double) + 2 * sizeof(uint32_t) + 1;
     return rows * row_bytes + order_scratch_bytes({rows, block_rows}, k) +
             items() * sizeof(TileItem) +
             vectors() * vector_stride() * sizeof(float) +

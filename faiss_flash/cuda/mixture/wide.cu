@@ -34,12 +34,12 @@ __global__ void __launch_bounds__(list_threads) list_wide_kernel(
         const uint4* marks = reinterpret_cast<const uint4*>(wide.marks + i0);
 #pragma unroll 4
         for (int i = 0; i < per_thread / 16; i++) {
-            const uint4 m = marks[i];
+            const uint4 m = marks[i]; // marks are single bits
             mine += __popc(m.x) + __popc(m.y) + __popc(m.z) + __popc(m.w);
         }
     } else {
         for (int64_t i = i0; i < i1; i++) {
-            mine += wide.marks[i];
+            mine += wide.marks[i] != 0;
         }
     }
     uint32_t end = mine;
@@ -123,12 +123,20 @@ __device__ void wide_distances(
     __syncthreads(); // all distances are there
 }
 
+/// What components without a bit hold of a row at most: the best density is at
+/// least the masks' range above the threshold.
+__device__ float unlisted_share(const TileInput& tiles, int64_t row) {
+    return tiles.masks.tail(tiles.masks.near[row], tiles.rows.k) *
+            __expf(-mask_range(tiles.rows.range));
+}
+
 /// A row: distances, and then shares.
 template <bool aligned, bool diagonal>
 __device__ void wide_row(
         const TileInput& tiles,
         const MixtureRowsOutput& out,
         int64_t row,
+        int mark,
         float2* shares) {
     const MixtureRowsInput& in = tiles.rows;
     double mine = 0;
@@ -136,7 +144,9 @@ __device__ void wide_row(
         mine += __popc(tiles.masks.load(row, i));
     }
     // nothing listed: an error there, or a threshold beyond all scores
-    const bool everything = block_sum<threads>(mine) == 0;
+    const bool everything = mark == WideRows::everything ||
+            block_sum<threads>(mine) == 0 ||
+            !(unlisted_share(tiles, row) <= in.most_unlisted);
     wide_distances<aligned, diagonal>(tiles, row, everything, shares);
     auto value_of = [&](int c, float dist) {
         return log_density_of(in, row, c, dist);
@@ -149,16 +159,14 @@ __device__ void wide_row(
         }
     }
     top = block_top<threads>(top);
-    const float least = expf(-in.range);
     double sum = 0, n = 0;
     for (int c = threadIdx.x; c < in.k; c += threads) {
         const float2 at = shares[c];
         if (at.x > 0) {
             const float share = expf(float(value_of(c, at.y) - top.value));
-            const bool counts = share >= least;
-            shares[c].x = counts ? share : 0;
-            sum += counts ? share : 0;
-            n += counts;
+            shares[c].x = share;
+            sum += share;
+            n++;
         }
     }
     sum = block_sum<threads>(sum);
@@ -184,7 +192,7 @@ __device__ void wide_row(
     dropped = block_sum<threads>(dropped);
     kept = block_sum<threads>(kept);
     if (threadIdx.x == 0) {
-        dropped += n < in.k ? in.k * least : 0;
+        dropped += everything ? 0 : unlisted_share(tiles, row);
         out.log_density[row] = top.value + log(sum);
         out.best[row] = top.component;
         if (out.members) {
@@ -208,10 +216,12 @@ __global__ void __launch_bounds__(threads) wide_rows_kernel(
         return; // dense
     }
     for (int i = blockIdx.x; i < count; i += gridDim.x) {
+        const int64_t row = wide.rows[block * in.rows.block_rows + i];
         wide_row<aligned, diagonal>(
                 in,
                 out,
-                wide.rows[block * in.rows.block_rows + i],
+                row,
+                wide.marks[row],
                 wide.shares + ((int64_t)block * wide.most + i) * in.rows.k);
     }
 }

@@ -61,7 +61,7 @@ __global__ void check_kernel(
         if (value > top) {
             sum = sum * exp(top - value) + 1;
             top = value;
-        } else {
+        } else if (value > -INFINITY) { // a weight of zero
             sum += exp(value - top);
         }
     }

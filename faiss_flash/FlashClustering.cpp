@@ -5,12 +5,10 @@
 #include <cinttypes>
 #include <cmath>
 #include <cstdio>
-#include <limits>
-
-#include <faiss/utils/random.h>
 
 #include <faiss_flash/check_input.h>
 #include <faiss_flash/cuda/device_source.h>
+#include <faiss_flash/trainer/random_rows.h>
 #include <faiss_flash/trainer/trainer.h>
 #include <faiss_flash/trainer/update.h>
 
@@ -32,27 +30,19 @@ std::vector<int64_t> subsample_rows(
         size_t wanted,
         bool faster,
         int64_t seed) {
-    std::vector<int64_t> rows(wanted);
-    if (faster) {
-        // FAISS ≥ 1.8: splitmix64, rows may repeat
-        uint64_t state = seed;
-        for (int64_t& row : rows) {
-            uint64_t z = (state += 0x9e3779b97f4a7c15ULL);
-            z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
-            z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
-            z ^= z >> 31;
-            row = (int64_t)(z & 0x7fffffffffffffffULL) % (int64_t)n;
-        }
-        return rows;
+    if (!faster) {
+        return first_of_permutation(n, wanted, seed);
     }
-    FAISS_THROW_IF_NOT_FMT(
-            n <= (size_t)std::numeric_limits<int>::max(),
-            "n = %zd training vectors; at most %d can be subsampled",
-            n,
-            std::numeric_limits<int>::max());
-    std::vector<int> perm(n);
-    faiss::rand_perm(perm.data(), n, seed);
-    std::copy(perm.begin(), perm.begin() + wanted, rows.begin());
+    // FAISS ≥ 1.8: splitmix64, rows may repeat
+    std::vector<int64_t> rows(wanted);
+    uint64_t state = seed;
+    for (int64_t& row : rows) {
+        uint64_t z = (state += 0x9e3779b97f4a7c15ULL);
+        z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
+        z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;
+        z ^= z >> 31;
+        row = (int64_t)(z & 0x7fffffffffffffffULL) % (int64_t)n;
+    }
     return rows;
 }
 

@@ -58,11 +58,13 @@ struct EMStats {
  * a pass keeps, per vector, the components within ln(k/10⁻⁶) nats of its
  * best one, so that what is left out is below 10⁻⁶ per vector, and feeds
  * them to the same segment sums as k-means (see faiss_flash/cpu/README.md).
- * The log-likelihood never falls (beyond rounding) between re-seeds. Passes
- * with diagonal covariances run on the CPU.
+ * The log-likelihood never falls (beyond rounding) between re-seeds.
  *
  * Spherical covariances suit an index that ranks its lists by L2: diagonal
- * ones fit better and find less (eval/README.md has the numbers).
+ * ones fit better and find less (eval/README.md has the numbers). There are no
+ * full ones: a model of k·d² numbers, a Cholesky factor of every component in
+ * every pass, and d² operations instead of d for each kept pair, for lists
+ * that can be expected to find less still (not measured).
  *
  * The means are left in `centroids` and in the index. `spherical` keeps the
  * means on the unit sphere (the log-likelihood may then fall with diagonal

@@ -2,15 +2,23 @@
 
 // What tests of the CUDA engine share.
 
+#include <cstdlib>
 #include <cstring>
 #include <vector>
 
+#include <faiss_flash/cuda/device.h>
 #include <tests/engine_checks.h>
 #include <tests/no_device.h>
 
 namespace test {
 
 using faiss_flash::cuda_engine;
+
+/// Whether FAISS_FLASH_TEST_SMALL is set: cases then take shapes that are done
+/// in seconds under compute-sanitizer, or leave out what needs many rows.
+inline bool small_shapes() {
+    return std::getenv("FAISS_FLASH_TEST_SMALL") != nullptr;
+}
 
 /// All that passes leave behind, to the last bit.
 inline bool same_bytes(const Statistics& a, const Statistics& b) {
@@ -76,6 +84,31 @@ inline void check_repeats(const Problem& p, int runs, size_t device_bytes) {
     const auto streamed = two_passes(p, options);
     CHECK(same_bytes(resident[0], streamed[0]));
     CHECK(same_bytes(resident[1], streamed[1]));
+}
+
+/// run() with its n-th allocation failing, for every n that it has: it either
+/// finds another way, or says that memory is short and works the next time.
+template <class Run>
+void fail_each_allocation(Run&& run) {
+    for (int n = 1; n < 1000; n++) {
+        INFO("allocation " << n << " fails");
+        faiss_flash::fail_device_allocation(n);
+        try {
+            run();
+        } catch (const faiss::FaissException& e) {
+            const std::string message = e.what();
+            INFO(message);
+            CHECK((message.find("max_device_bytes") != std::string::npos ||
+                   message.find("cudaMalloc") != std::string::npos));
+        }
+        const bool all = faiss_flash::fail_device_allocation(0) > 0;
+        run();
+        if (all) {
+            CHECK(n > 1);
+            return;
+        }
+    }
+    FAIL("more allocations than there can be");
 }
 
 } // namespace test

@@ -307,19 +307,7 @@ TEST_CASE("cuda: whatever allocation fails, the next pass works", "[cuda]") {
     }
     const Problem p = problem(5000, 40, 16);
     const Statistics expected = hard_pass(p);
-    for (int n = 1; n < 30; n++) {
-        faiss_flash::fail_device_allocation(n);
-        // a smaller plan is tried: the same result, or a clear error
-        try {
-            CHECK(same_bytes(expected, hard_pass(p)));
-        } catch (const faiss::FaissException& e) {
-            CHECK_THAT(
-                    std::string(e.what()),
-                    Catch::Matchers::ContainsSubstring("device"));
-        }
-        faiss_flash::fail_device_allocation(0);
-        CHECK(same_bytes(expected, hard_pass(p)));
-    }
+    fail_each_allocation([&] { CHECK(same_bytes(expected, hard_pass(p))); });
 }
 
 TEST_CASE("cuda: several trainings at once", "[cuda]") {

@@ -3,6 +3,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <cmath>
+#include <functional>
+
 #include <faiss_flash/AssignmentPolicy.h>
 #include <faiss_flash/cuda/device.h>
 #include <tests/cuda_util.h>
@@ -58,15 +61,17 @@ std::vector<idx_t> device_lists(
     return lists;
 }
 
-/// Rows that do not hang on rounding have the lists of the formulas.
+/// Rows that do not hang on rounding have the lists of the formulas; every
+/// `stride`-th one is looked at.
 void check_policy(
         const AssignmentPolicy& policy,
         const Problem& p,
-        double least_compared = 0.5) {
+        double least_compared = 0.5,
+        size_t stride = 1) {
     const std::vector<idx_t> found = lists_of(policy, *cuda_engine(), p);
     const size_t limit = policy.list_limit();
     size_t compared = 0;
-    for (size_t i = 0; i < p.n(); i++) {
+    for (size_t i = 0; i < p.n(); i += stride) {
         bool tight = false;
         const std::vector<idx_t> expected =
                 slow_lists(policy, p.model, p.rows.row(i), tight, 4e-6, 1e-3);
@@ -79,7 +84,7 @@ void check_policy(
         }
     }
     INFO(p.name << ", " << to_string(policy.rule));
-    CHECK(compared >= least_compared * p.n());
+    CHECK(compared >= least_compared * (p.n() / stride));
     // from device memory the same bytes
     CHECK(device_lists(policy, p.model, p.rows.x, VectorType::float32) ==
           found);
@@ -118,6 +123,156 @@ TEST_CASE("cuda: policies follow their formulas", "[cuda]") {
             }
         }
     }
+}
+
+namespace {
+
+/// The rules that look at distances alone.
+std::vector<AssignmentPolicy> distance_policies() {
+    AssignmentPolicy few = AssignmentPolicy::soar();
+    few.candidates = 5;
+    return {AssignmentPolicy::top_m(3),
+            AssignmentPolicy::top_m(8),
+            AssignmentPolicy::top_m(16),
+            AssignmentPolicy::closure(0.1),
+            AssignmentPolicy::closure(0.5, 3),
+            AssignmentPolicy::air(),
+            AssignmentPolicy::air(0.5, true),
+            AssignmentPolicy::air(0),
+            AssignmentPolicy::soar(),
+            AssignmentPolicy::soar(3),
+            few};
+}
+
+/// Vectors and centroids, and nothing computed from them.
+Problem bare_problem(const std::string& name, const Rows& x, const Rows& c) {
+    Problem p;
+    p.name = name;
+    p.model = centroid_model(c);
+    p.rows = x;
+    return p;
+}
+Problem random_problem(size_t n, size_t k, size_t d, uint32_t seed) {
+    return bare_problem(
+            "n = " + std::to_string(n) + ", k = " + std::to_string(k) +
+                    ", d = " + std::to_string(d),
+            normal_rows(n, d, seed + 1),
+            normal_rows(k, d, seed));
+}
+
+} // namespace
+
+TEST_CASE("cuda: rules by distance at all sizes of groups", "[cuda]") {
+    if (no_device()) {
+        return;
+    }
+    struct Case {
+        size_t n, k, d;
+    };
+    for (const Case& c :
+         {Case{600, 512, 96},
+          Case{700, 641, 1},
+          Case{1100, 1000, 128},
+          Case{1100, 1024, 36},
+          Case{1100, 1025, 129},
+          Case{2600, 2500, 20},
+          Case{4200, 4096, 7},
+          Case{500, 4097, 64},
+          Case{300, 8192, 4},
+          Case{300, 8193, 5},
+          Case{600, 520, 1536}}) {
+        const Problem p = random_problem(c.n, c.k, c.d, uint32_t(c.k + c.d));
+        for (const AssignmentPolicy& policy : distance_policies()) {
+            check_policy(policy, p, c.d <= 7 ? 0 : 0.4, 1 + p.n() / 100);
+        }
+    }
+}
+
+TEST_CASE("cuda: ties go to the lowest number", "[cuda]") {
+    if (no_device()) {
+        return;
+    }
+    // whole numbers: distances and products are exact for every engine
+    const size_t n = 1500, k = 1024, d = 12;
+    for (const int largest : {400, 30, 2}) {
+        Problem p = random_problem(n, k, d, largest);
+        std::mt19937 random(largest);
+        for (float& v : p.rows.x) {
+            v = random() % largest;
+        }
+        for (float& v : p.model.means) {
+            v = random() % largest;
+        }
+        // equal centroids in pairs, and vectors on centroids
+        for (size_t c = 0; c < 100; c++) {
+            std::copy_n(
+                    &p.model.means[c * d], d, &p.model.means[(k - 1 - c) * d]);
+            std::copy_n(&p.model.means[c * d], d, &p.rows.x[c * 9 * d]);
+        }
+        for (const AssignmentPolicy& policy : distance_policies()) {
+            if (policy.rule == AssignmentRule::soar) {
+                continue; // divides
+            }
+            INFO(to_string(policy.rule) << " below " << largest);
+            const std::vector<idx_t> expected =
+                    lists_of(policy, faiss_flash::reference_engine(), p);
+            CHECK(lists_of(policy, *cuda_engine(), p) == expected);
+            CHECK(device_lists(
+                          policy, p.model, p.rows.x, VectorType::float32) ==
+                  expected);
+        }
+    }
+}
+
+TEST_CASE("cuda: rules by distance on awkward data", "[cuda]") {
+    if (no_device()) {
+        return;
+    }
+    const size_t n = 1200, k = 1100, d = 40;
+    auto check = [&](const char* name,
+                     double least_compared,
+                     const std::function<void(Rows&, Rows&)>& change) {
+        Rows x = normal_rows(n, d, 91), c = normal_rows(k, d, 92);
+        change(x, c);
+        const Problem p = bare_problem(name, x, c);
+        for (const AssignmentPolicy& policy : distance_policies()) {
+            check_policy(policy, p, least_compared, 11);
+        }
+    };
+    check("far vectors and centroids", 0.4, [&](Rows& x, Rows& c) {
+        for (size_t i = 0; i < n; i += 55) {
+            x.x[i * d + i % d] = 1e8f;
+        }
+        for (size_t i = 3; i < k; i += 300) {
+            c.x[i * d] = -1e6f;
+        }
+    });
+    check("most centroids far out", 0.4, [&](Rows&, Rows& c) {
+        for (size_t i = 12; i < k; i++) {
+            c.x[i * d + i % d] += 1e3f * (1 + i);
+        }
+    });
+    check("constant offset", 0, [](Rows& x, Rows& c) {
+        for (float& v : x.x) {
+            v += 3e3f;
+        }
+        for (float& v : c.x) {
+            v += 3e3f;
+        }
+    });
+    check("long and short vectors", 0.4, [&](Rows& x, Rows&) {
+        for (size_t i = 0; i < x.x.size(); i++) {
+            x.x[i] *= std::exp2(float(i / d % 12) - 6);
+        }
+    });
+    check("tiny", 0, [](Rows& x, Rows& c) {
+        for (float& v : x.x) {
+            v *= 1e-15f;
+        }
+        for (float& v : c.x) {
+            v *= 1e-15f;
+        }
+    });
 }
 
 TEST_CASE("cuda: policies on awkward data", "[cuda]") {
@@ -255,6 +410,7 @@ TEST_CASE("cuda: more vectors than are copied at once", "[cuda]") {
          {AssignmentPolicy::air(),
           AssignmentPolicy::nearest(),
           AssignmentPolicy::top_m(2),
+          AssignmentPolicy::top_m(3),
           AssignmentPolicy::responsibility()}) {
         const size_t limit = policy.list_limit();
         std::vector<idx_t> lists(n * limit, -7), first(2000 * limit, -7);

@@ -36,8 +36,8 @@ TEST_CASE("cuda: diagonal covariances on shapes around tiles", "[cuda]") {
     const size_t ks[] = {1, 3, 64, 129, 500, 1000};
     const size_t ds[] = {2, 7, 8, 33, 96, 100, 128, 300};
     const double scales[] = {0.01, 0.1, 1, 10};
-    for (size_t i = 0; i < 5; i++) {
-        for (size_t j = 0; j < 8; j++) {
+    for (size_t i = 0; i < (small_shapes() ? 2 : 5); i++) {
+        for (size_t j = 0; j < 8; j += small_shapes() ? 4 : 1) {
             const size_t k = ks[(2 * i + j) % 6];
             for (const bool tied : {false, true}) {
                 check_diagonal(as_diagonal(
@@ -52,6 +52,11 @@ TEST_CASE("cuda: diagonal covariances on shapes around tiles", "[cuda]") {
             }
         }
     }
+    for (const bool tied : {false, true}) {
+        const size_t d = small_shapes() ? 150 : 1536;
+        check_diagonal(
+                as_diagonal(mixture(130, 70, d, 0.3, !tied, 22), 23, tied));
+    }
     // one dimension: the same as spherical
     check_diagonal(as_diagonal(mixture(300, 70, 1, 0.3, true, 21), 1));
 }
@@ -62,7 +67,11 @@ TEST_CASE("cuda: diagonal covariances from one component to all", "[cuda]") {
     }
     for (const double scale : {1e-4, 1e-2, 0.1, 1.0, 10.0, 1e3}) {
         for (const size_t k : {70, 300}) {
-            Problem p = as_diagonal(mixture(300, k, 10, scale, true, 110), 111);
+            if (small_shapes() && k == 300) {
+                continue;
+            }
+            const size_t n = small_shapes() ? 40 : 300;
+            Problem p = as_diagonal(mixture(n, k, 10, scale, true, 110), 111);
             p.model.weights[3] = 0; // never chosen
             check_diagonal(p);
             CHECK(accumulate(*cuda_engine(), p, Pass::soft).counts[3] == 0);
@@ -74,7 +83,8 @@ TEST_CASE("cuda: diagonal covariances on awkward data", "[cuda]") {
     if (no_device()) {
         return;
     }
-    const size_t n = 300, k = 150, d = 24;
+    const size_t n = small_shapes() ? 50 : 300, d = 24;
+    const size_t k = small_shapes() ? 70 : 150;
     auto check = [&](const char* name,
                      double scale,
                      double ratio,
@@ -182,7 +192,9 @@ TEST_CASE("cuda: diagonal covariances that all rows share", "[cuda]") {
     }
     // too many rows for shares of all components: dense
     for (const size_t d : {5, 100}) {
-        Problem p = as_diagonal(mixture(2500, 300, d, 30, true, 41), 42);
+        const size_t n = small_shapes() ? 1030 : 2500;
+        const size_t k = small_shapes() ? 66 : 300;
+        Problem p = as_diagonal(mixture(n, k, d, 30, true, 41), 42);
         check_diagonal(p);
     }
 }
@@ -213,7 +225,7 @@ TEST_CASE("cuda: diagonal covariances far beyond single precision", "[cuda]") {
 }
 
 TEST_CASE("cuda: diagonal covariances streamed equal resident", "[cuda]") {
-    if (no_device()) {
+    if (no_device() || small_shapes()) {
         return;
     }
     const size_t n = 300000, k = 70, d = 20;

@@ -2,31 +2,24 @@
 // mapped files; and what it keeps between passes. Cases that need a device
 // say so where there is none, and CTest then counts them as skipped.
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-#include <cuda_runtime.h>
-
 #include <cstdio>
-#include <cstring>
 
 #include <faiss/IndexFlat.h>
 
 #include <datasets/mapped_file.h>
 #include <faiss_flash/FlashClustering.h>
 #include <faiss_flash/cuda/assign_launch.h>
-#include <faiss_flash/cuda/device.h>
 #include <faiss_flash/engine/engine.h>
 #include <tests/cuda_util.h>
+#include <tests/device_rows.h>
 
 using namespace test;
 using faiss_flash::array_source;
-using faiss_flash::DeviceArray;
 using faiss_flash::EngineOptions;
 using faiss_flash::FlashClustering;
 using faiss_flash::Model;
 using faiss_flash::Pass;
 using faiss_flash::Statistics;
-using faiss_flash::VectorType;
 
 namespace {
 
@@ -42,45 +35,6 @@ TEST_CASE("cuda: kernels by device and dimension", "[cuda]") {
     CHECK(choose_assign_kernel(90, 8) == AssignKernel::sm90);
     CHECK(choose_assign_kernel(90, 128) == AssignKernel::sm90);
     CHECK(choose_assign_kernel(90, 136) == AssignKernel::sm90_deep);
-}
-
-/// Whole numbers from 0 to 255, which every type holds exactly.
-Rows whole_rows(size_t n) {
-    Rows rows = real_rows(n);
-    for (float& v : rows.x) {
-        v = std::min(std::round(v), 255.0f);
-    }
-    return rows;
-}
-
-/// The values as `type`, on the device.
-DeviceArray<uint8_t> on_device(const Rows& rows, VectorType type) {
-    const size_t size = size_of(type);
-    std::vector<uint8_t> bytes(rows.x.size() * size);
-    for (size_t i = 0; i < rows.x.size(); i++) {
-        uint8_t* to = bytes.data() + i * size;
-        const float value = rows.x[i];
-        const __half half = __float2half(value);
-        const __nv_bfloat16 bfloat = __float2bfloat16(value);
-        switch (type) {
-            case VectorType::float32:
-                memcpy(to, &value, size);
-                break;
-            case VectorType::float16:
-                memcpy(to, &half, size);
-                break;
-            case VectorType::bfloat16:
-                memcpy(to, &bfloat, size);
-                break;
-            case VectorType::uint8:
-                *to = (uint8_t)value;
-                break;
-        }
-    }
-    DeviceArray<uint8_t> device(bytes.size(), nullptr);
-    FAISS_FLASH_CUDA_CHECK(cudaMemcpy(
-            device.get(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice));
-    return device;
 }
 
 struct Trained {
@@ -110,17 +64,13 @@ TEST_CASE("cuda: vectors on the device, of every type", "[cuda]") {
     }
     // 50 · 256 rows are used: all of the first, a subsample of the second
     for (const size_t n : {9000, 20000}) {
-        const Rows rows = whole_rows(n);
+        const Rows rows = whole(real_rows(n));
         const std::vector<float> weights(n, 2.0f);
         for (const float* w : {(const float*)nullptr, weights.data()}) {
             const Trained expected = trained(rows.d, [&](auto& c, auto& index) {
                 c.train(n, rows.x.data(), index, w);
             });
-            for (const auto type :
-                 {VectorType::float32,
-                  VectorType::float16,
-                  VectorType::bfloat16,
-                  VectorType::uint8}) {
+            for (const VectorType type : all_vector_types) {
                 INFO("n = " << n << ", type " << (int)type << ", weighted "
                             << (w != nullptr));
                 const auto device = on_device(rows, type);
@@ -137,7 +87,7 @@ TEST_CASE("cuda: device vectors that cannot be used", "[cuda]") {
         return;
     }
     using Catch::Matchers::ContainsSubstring;
-    Rows rows = whole_rows(1000);
+    Rows rows = whole(real_rows(1000));
     FlashClustering clustering((int)rows.d, 10);
     faiss::IndexFlatL2 index(rows.d);
     CHECK_THROWS_WITH(
@@ -157,7 +107,7 @@ TEST_CASE("cuda: the CPU engine reads vectors on the device", "[cuda]") {
     if (no_device()) {
         return;
     }
-    const Rows rows = whole_rows(3000);
+    const Rows rows = whole(real_rows(3000));
     const auto device = on_device(rows, VectorType::uint8);
     std::vector<float> centroids[2];
     for (const bool from_device : {false, true}) {

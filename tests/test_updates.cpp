@@ -1,9 +1,11 @@
 // What the training loop is made of: updates of clusters, and sources.
 
 #include <faiss/IndexScalarQuantizer.h>
+#include <faiss/utils/random.h>
 
 #include <numeric>
 
+#include <faiss_flash/trainer/random_rows.h>
 #include <faiss_flash/trainer/source.h>
 #include <faiss_flash/trainer/update.h>
 #include <tests/core_util.h>
@@ -167,4 +169,20 @@ TEST_CASE("sources give the same rows in ranges of any size", "[sanitize]") {
     CHECK(array_source(rows.n, 7, rows.x.data(), nullptr)->rows(3, 5, buffer) ==
           rows.row(3));
     CHECK(buffer.empty());
+}
+
+TEST_CASE("rows to start from are FAISS's") {
+    for (const size_t n : {1, 2, 3, 100, 5001}) {
+        std::vector<int> all(n);
+        for (const int64_t seed : {0, 1, 1234, -5}) {
+            faiss::rand_perm(all.data(), n, seed);
+            for (const size_t count : {size_t(0), size_t(1), n / 2, n}) {
+                CHECK(faiss_flash::first_of_permutation(n, count, seed) ==
+                      std::vector<int64_t>(all.begin(), all.begin() + count));
+            }
+        }
+    }
+    CHECK_THROWS_WITH(
+            faiss_flash::first_of_permutation(size_t(1) << 31, 10, 1),
+            Catch::Matchers::ContainsSubstring("n = 2147483648"));
 }

@@ -47,14 +47,16 @@ HostShift choose_shift(const Model& model) {
     if (model.metric == Metric::l2) {
         // a multiple of this grid: 8-bit integers stay exact when shifted
         const double grid = std::exp2(std::floor(std::log2(largest)) - 7);
-        float spread = 0;
-        for (size_t j = 0; j < d; j++) {
-            double sum = 0;
-            for (size_t c = 0; c < model.k; c++) {
-                sum += model.means[c * d + j];
+        std::vector<double> sums(d);
+        for (size_t c = 0; c < model.k; c++) {
+            for (size_t j = 0; j < d; j++) {
+                sums[j] += model.means[c * d + j];
             }
-            shift.offset[j] = std::round(sum / model.k / grid) * grid;
         }
+        for (size_t j = 0; j < d; j++) {
+            shift.offset[j] = std::round(sums[j] / model.k / grid) * grid;
+        }
+        float spread = 0;
         for (size_t c = 0; c < model.k; c++) {
             for (size_t j = 0; j < d; j++) {
                 spread = std::max(
@@ -95,6 +97,10 @@ DeviceCentroids::DeviceCentroids(
             d * sizeof(float),
             cudaMemcpyHostToDevice,
             stream));
+}
+
+DeviceCentroids::~DeviceCentroids() {
+    cudaEventSynchronize(staged_.get()); // staging_ has been read
 }
 
 void DeviceCentroids::set(const Model& model, cudaStream_t stream) {

@@ -2,6 +2,7 @@
 
 #include <faiss_flash/cuda/assign.cuh>
 #include <faiss_flash/cuda/device.h>
+#include <faiss_flash/cuda/pinned_pool.h>
 #include <faiss_flash/cuda/prepare.cuh>
 #include <faiss_flash/cuda/recheck.cuh>
 #include <faiss_flash/cuda/update.cuh>
@@ -21,6 +22,7 @@ HostShift choose_shift(const Model& model);
 class DeviceCentroids {
    public:
     DeviceCentroids(int k, int d, const HostShift& shift, cudaStream_t stream);
+    ~DeviceCentroids();
 
     void set(const Model& model, cudaStream_t stream);
     /// What follows the upload in set(): means() to halves.
@@ -44,7 +46,7 @@ class DeviceCentroids {
     bool l2_ = true;
     DeviceArray<float> offset_, means_, alpha_, norm_, error_, norm2_;
     DeviceArray<ScoreTerms> terms_;
-    PinnedBuffer staging_; ///< (k, d) on their way to the device
+    PooledBuffer staging_; ///< (k, d) on their way to the device
     Event staged_;
     DeviceArray<__half> halves_;
 };

@@ -32,49 +32,28 @@ class CudaTrainingSet : public TrainingSet {
     }
 
     ~CudaTrainingSet() override {
-        // uploads may still be reading the page-locked blocks
-        cudaStreamSynchronize(copy_stream_.get());
-        cudaStreamSynchronize(stream_.get());
+        finish();
     }
 
     void accumulate(const Model& model, Pass pass, Statistics& out) override {
-        if (pass == Pass::soft) {
-            out.reset(model.k, model.d, model.variances_per_component());
-        } else {
-            out.reset(model.k, model.d);
-        }
+        const bool soft = pass == Pass::soft;
+        const size_t energies = soft ? model.variances_per_component() : 1;
         if (source_.n() == 0) {
+            out.reset(model.k, model.d, energies);
             return;
         }
-        if (pass == Pass::soft) {
-            accumulate_soft(model, out);
-            return;
-        }
-        begin(model);
-        const cudaStream_t stream = stream_.get();
-        if (work_->mixture) {
-            work_->mixture->forget();
-        }
-        work_->accumulators->clear(stream);
-        const bool l2 = model.metric == Metric::l2;
-        const bool first = work_->exact && !work_->exact->started();
-        for_each_chunk([&](Chunk& chunk, int64_t i0, int64_t rows) {
-            assign(chunk, i0);
-            add(chunk, i0, rows, l2);
-        });
-        if (work_->exact) {
-            work_->exact->finish(
-                    work_->centroids->means(),
-                    l2,
-                    work_->accumulators->view(),
-                    stream);
-        }
-        work_->accumulators->fetch(out, stream);
-        out.rechecked = fetch_unproved();
-        if (first && work_->exact->too_many_off_grid(stream)) {
-            summation_ = Summation::sorted;
+        try {
+            out.resize(model.k, model.d, energies);
+            if (soft) {
+                accumulate_soft(model, out);
+            } else {
+                accumulate_hard(model, out);
+            }
+        } catch (...) {
+            // nothing goes on from half a pass
+            finish();
             work_.reset();
-            accumulate(model, pass, out);
+            throw;
         }
     }
 
@@ -109,6 +88,42 @@ class CudaTrainingSet : public TrainingSet {
     }
 
    private:
+    /// Until nothing reads or writes what this owns: uploads may still be
+    /// reading page-locked blocks.
+    void finish() {
+        cudaStreamSynchronize(copy_stream_.get());
+        cudaStreamSynchronize(stream_.get());
+    }
+
+    void accumulate_hard(const Model& model, Statistics& out) {
+        begin(model);
+        const cudaStream_t stream = stream_.get();
+        if (work_->mixture) {
+            work_->mixture->forget();
+        }
+        work_->accumulators->clear(stream);
+        const bool l2 = model.metric == Metric::l2;
+        const bool first = work_->exact && !work_->exact->started();
+        for_each_chunk([&](Chunk& chunk, int64_t i0, int64_t rows) {
+            assign(chunk, i0);
+            add(chunk, i0, rows, l2);
+        });
+        if (work_->exact) {
+            work_->exact->finish(
+                    work_->centroids->means(),
+                    l2,
+                    work_->accumulators->view(),
+                    stream);
+        }
+        work_->fetch(out, stream);
+        if (first && work_->exact->too_many_off_grid(stream)) {
+            summation_ = Summation::sorted;
+            work_.reset();
+            out.resize(model.k, model.d);
+            accumulate_hard(model, out);
+        }
+    }
+
     void accumulate_soft(const Model& model, Statistics& out) {
         begin(model);
         begin_mixture(model);
@@ -173,6 +188,11 @@ class CudaTrainingSet : public TrainingSet {
     /// Others may hold memory that looked free: halve what is asked for
     /// until it is there, or there is no smaller way.
     void allocate(const Model& model) {
+        if (shift_.offset.empty()) {
+            // the same for all passes, whatever memory they get: scores, and
+            // with them what is listed, depend on it
+            shift_ = choose_shift(model);
+        }
         size_t budget = options_.max_device_bytes;
         for (;;) {
             try {
@@ -181,6 +201,7 @@ class CudaTrainingSet : public TrainingSet {
                         weighted_,
                         summation_,
                         model,
+                        shift_,
                         budget,
                         stream_.get());
                 // the memory is there in the order of stream_; copies into
@@ -304,22 +325,6 @@ class CudaTrainingSet : public TrainingSet {
                        stream));
     }
 
-    int64_t fetch_unproved() {
-        std::vector<uint32_t> counts(work_->plan.chunks);
-        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
-                counts.data(),
-                work_->unproved.get(),
-                counts.size() * sizeof(uint32_t),
-                cudaMemcpyDeviceToHost,
-                stream_.get()));
-        FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream_.get()));
-        int64_t sum = 0;
-        for (uint32_t count : counts) {
-            sum += count;
-        }
-        return sum;
-    }
-
     const VectorSource& source_;
     const EngineOptions options_;
     const DeviceInfo device_;
@@ -329,6 +334,7 @@ class CudaTrainingSet : public TrainingSet {
     Uploader uploader_;
     bool weighted_ = false;
     Summation summation_ = Summation::exact;
+    HostShift shift_; ///< empty until the first pass
     std::unique_ptr<Workspace> work_;
 };
 

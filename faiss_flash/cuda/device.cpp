@@ -22,27 +22,35 @@ namespace {
 
 std::atomic<int> allocations_to_failure{0};
 
-} // namespace
-
-void fail_device_allocation(int n) {
-    allocations_to_failure = n;
-}
-
-void* allocate_device(size_t bytes, cudaStream_t stream) {
+/// The memory that take(&data) gives, unless this one is to fail.
+template <class Allocate>
+void* allocate(const char* call, size_t bytes, Allocate&& take) {
     void* data = nullptr;
     const bool fail = allocations_to_failure > 0 &&
             allocations_to_failure.fetch_sub(1) == 1;
-    const cudaError_t error = fail ? cudaErrorMemoryAllocation
-                                   : cudaMallocAsync(&data, bytes, stream);
-    const std::string call =
-            "cudaMallocAsync of " + std::to_string(bytes) + " bytes";
-    check_cuda(error, call.c_str());
+    const cudaError_t error = fail ? cudaErrorMemoryAllocation : take(&data);
+    const std::string message =
+            std::string(call) + " of " + std::to_string(bytes) + " bytes";
+    check_cuda(error, message.c_str());
     return data;
 }
 
-PinnedBuffer::PinnedBuffer(size_t bytes) {
-    FAISS_FLASH_CUDA_CHECK(cudaMallocHost(&data_, bytes));
+} // namespace
+
+int fail_device_allocation(int n) {
+    return allocations_to_failure.exchange(n);
 }
+
+void* allocate_device(size_t bytes, cudaStream_t stream) {
+    return allocate("cudaMallocAsync", bytes, [&](void** data) {
+        return cudaMallocAsync(data, bytes, stream);
+    });
+}
+
+PinnedBuffer::PinnedBuffer(size_t bytes)
+        : data_(allocate("cudaMallocHost", bytes, [&](void** data) {
+              return cudaMallocHost(data, bytes);
+          })) {}
 
 PinnedBuffer::~PinnedBuffer() {
     cudaFreeHost(data_);

@@ -28,9 +28,11 @@ void check_cuda(cudaError_t error, const char* call);
 /// Memory from the stream-ordered allocator; throws OutOfDeviceMemory.
 void* allocate_device(size_t bytes, cudaStream_t stream);
 
-/// For tests: the n-th allocation from now on fails as if memory had run out
-/// (1: the next one), and those after it succeed again; 0: none fails.
-void fail_device_allocation(int n);
+/// For tests: the n-th allocation from now on, on the device or page-locked,
+/// fails as if memory had run out (1: the next one), and those after it
+/// succeed again; 0: none fails. Returns how many were still to come before
+/// the failure that was asked for last; 0 if it has been.
+int fail_device_allocation(int n);
 
 /// Device memory of one stream.
 template <class T>
@@ -67,7 +69,8 @@ class DeviceArray {
     cudaStream_t stream_ = nullptr;
 };
 
-/// Page-locked host memory: copies from it overlap with kernels.
+/// Page-locked host memory: copies from it overlap with kernels. Throws
+/// OutOfDeviceMemory.
 class PinnedBuffer {
    public:
     explicit PinnedBuffer(size_t bytes);

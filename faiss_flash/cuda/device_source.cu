@@ -107,6 +107,14 @@ class DeviceSource : public VectorSource {
         FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream_));
         return buffer.data();
     }
+    void gather(const int64_t* numbers, size_t count, float* to)
+            const override {
+        const DeviceSource some(
+                *this, std::vector<int64_t>(numbers, numbers + count), stream_);
+        std::vector<float> buffer;
+        const float* floats = some.rows(0, count, buffer);
+        std::copy_n(floats, count * d(), to);
+    }
     const float* weights(size_t i0, size_t, std::vector<float>&)
             const override {
         return weights_ ? weights_ + i0 : nullptr;

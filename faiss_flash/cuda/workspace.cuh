@@ -10,6 +10,7 @@
 #include <faiss_flash/cuda/exact_sums.cuh>
 #include <faiss_flash/cuda/memory_plan.h>
 #include <faiss_flash/cuda/mixture/pass.cuh>
+#include <faiss_flash/cuda/pinned_pool.h>
 #include <faiss_flash/trainer/source.h>
 
 namespace faiss_flash {
@@ -36,15 +37,18 @@ class DeviceAccumulators {
         return view_of(memory_.get());
     }
 
-    /// Into `out`, which has the right shape; waits for the stream.
-    void fetch(Statistics& out, cudaStream_t stream) const {
+    /// Starts the way back; take() once the stream has been waited for.
+    void fetch(cudaStream_t stream) const {
         FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
                 fetched_.get(),
                 memory_.get(),
                 bytes(k_, d_),
                 cudaMemcpyDeviceToHost,
                 stream));
-        FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+    }
+
+    /// Into `out`, which has the right shape.
+    void take(Statistics& out) const {
         const DeviceStatistics from = view_of(fetched_.get());
         std::copy_n(from.sums, (size_t)k_ * d_, out.sums.begin());
         std::copy_n(from.counts, k_, out.counts.begin());
@@ -71,7 +75,7 @@ class DeviceAccumulators {
     }
     int k_, d_;
     DeviceArray<uint8_t> memory_;
-    PinnedBuffer fetched_;
+    PooledBuffer fetched_;
 };
 
 /// Vectors of one chunk, with everything that assigning and updating need.
@@ -104,6 +108,7 @@ class Workspace {
             bool weighted,
             Summation summation,
             const Model& model,
+            const HostShift& shift,
             size_t max_bytes,
             cudaStream_t stream)
             : n(source.n()),
@@ -141,10 +146,10 @@ class Workspace {
             chunks.emplace_back(
                     new Chunk(plan.chunk_rows, d, copied, weighted, stream));
         }
-        centroids = std::make_unique<DeviceCentroids>(
-                k, d, choose_shift(model), stream);
+        centroids = std::make_unique<DeviceCentroids>(k, d, shift, stream);
         accumulators = std::make_unique<DeviceAccumulators>(k, d, stream);
         unproved = DeviceArray<uint32_t>(plan.chunks, stream);
+        fetched_unproved_ = std::make_unique<PooledBuffer>(unproved_bytes());
         if (sorted) {
             scratch = DeviceArray<uint8_t>(
                     update_plan(plan.chunk_rows).scratch_bytes(), stream);
@@ -155,6 +160,25 @@ class Workspace {
 
     UpdatePlan update_plan(int64_t rows) const {
         return {rows, block_rows, k, d};
+    }
+
+    /// What a hard pass has found, into `out` of the right shape; waits for
+    /// the stream.
+    void fetch(Statistics& out, cudaStream_t stream) const {
+        accumulators->fetch(stream);
+        FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
+                fetched_unproved_->get(),
+                unproved.get(),
+                unproved_bytes(),
+                cudaMemcpyDeviceToHost,
+                stream));
+        FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
+        accumulators->take(out);
+        const auto* counts =
+                static_cast<const uint32_t*>(fetched_unproved_->get());
+        for (int64_t i = 0; i < plan.chunks; i++) {
+            out.rechecked += counts[i];
+        }
     }
 
     size_t least_mixture_bytes(bool diagonal) const {
@@ -179,6 +203,12 @@ class Workspace {
     DeviceArray<uint8_t> scratch;     ///< for update()
     DeviceArray<uint32_t> unproved;   ///< rows re-checked, per chunk
     std::unique_ptr<MixturePass> mixture; ///< once there was a soft pass
+
+   private:
+    size_t unproved_bytes() const {
+        return plan.chunks * sizeof(uint32_t);
+    }
+    std::unique_ptr<PooledBuffer> fetched_unproved_;
 };
 
 } // namespace faiss_flash

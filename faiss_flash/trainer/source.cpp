@@ -6,6 +6,14 @@
 
 namespace faiss_flash {
 
+void VectorSource::gather(const int64_t* numbers, size_t count, float* to)
+        const {
+    std::vector<float> buffer;
+    for (size_t i = 0; i < count; i++) {
+        memcpy(to + i * d_, rows(numbers[i], 1, buffer), d_ * sizeof(float));
+    }
+}
+
 namespace {
 
 class ArraySource : public VectorSource {
@@ -17,6 +25,15 @@ class ArraySource : public VectorSource {
 
     const float* rows(size_t i0, size_t, std::vector<float>&) const override {
         return x_ + i0 * d();
+    }
+    void gather(const int64_t* numbers, size_t count, float* to)
+            const override {
+        const size_t dim = d();
+        // random rows are bound by memory latency: let every core wait
+#pragma omp parallel for schedule(static)
+        for (int64_t i = 0; i < (int64_t)count; i++) {
+            memcpy(to + i * dim, x_ + numbers[i] * dim, dim * sizeof(float));
+        }
     }
     const float* weights(size_t i0, size_t, std::vector<float>&)
             const override {
@@ -78,23 +95,7 @@ class SubsetSource : public VectorSource {
     const float* rows(size_t i0, size_t count, std::vector<float>& buffer)
             const override {
         buffer.resize(count * d());
-        std::vector<float> scratch;
-        const float* all = in_memory();
-        if (all) {
-            // random rows are bound by memory latency: let every core wait
-            const int64_t* from = row_numbers_.data() + i0;
-            float* to = buffer.data();
-            const size_t dim = d();
-#pragma omp parallel for schedule(static)
-            for (int64_t i = 0; i < (int64_t)count; i++) {
-                memcpy(to + i * dim, all + from[i] * dim, dim * sizeof(float));
-            }
-            return buffer.data();
-        }
-        for (size_t i = 0; i < count; i++) {
-            const float* row = base_->rows(row_numbers_[i0 + i], 1, scratch);
-            memcpy(buffer.data() + i * d(), row, d() * sizeof(float));
-        }
+        base_->gather(row_numbers_.data() + i0, count, buffer.data());
         return buffer.data();
     }
 
@@ -112,12 +113,6 @@ class SubsetSource : public VectorSource {
     }
 
    private:
-    const float* in_memory() const {
-        std::vector<float> scratch;
-        auto* array = dynamic_cast<const ArraySource*>(base_.get());
-        return array ? array->rows(0, 0, scratch) : nullptr;
-    }
-
     std::unique_ptr<VectorSource> base_;
     std::vector<int64_t> row_numbers_;
 };

@@ -32,6 +32,9 @@ class VectorSource {
             size_t count,
             std::vector<float>& buffer) const = 0;
 
+    /// The rows of these numbers, in their order, to `to`, (count, d).
+    virtual void gather(const int64_t* numbers, size_t count, float* to) const;
+
     /// One weight per vector for the same rows, or nullptr: all are 1.
     virtual const float* weights(
             size_t i0,

@@ -1,15 +1,30 @@
 #include <faiss_flash/trainer/statistics.h>
 
 #include <algorithm>
+#include <utility>
 
 namespace faiss_flash {
 
+void Statistics::resize(size_t k, size_t d, size_t energies) {
+    Statistics empty;
+    // memory is kept: a pass on a device may take no longer than getting it
+    empty.sums.swap(sums);
+    empty.counts.swap(counts);
+    empty.energy.swap(energy);
+    empty.members.swap(members);
+    *this = std::move(empty);
+    sums.resize(k * d);
+    counts.resize(k);
+    energy.resize(k * energies);
+    members.resize(k);
+}
+
 void Statistics::reset(size_t k, size_t d, size_t energies) {
-    *this = Statistics();
-    sums.assign(k * d, 0);
-    counts.assign(k, 0);
-    energy.assign(k * energies, 0);
-    members.assign(k, 0);
+    resize(k, d, energies);
+    std::fill(sums.begin(), sums.end(), 0);
+    std::fill(counts.begin(), counts.end(), 0);
+    std::fill(energy.begin(), energy.end(), 0);
+    std::fill(members.begin(), members.end(), 0);
 }
 
 namespace {

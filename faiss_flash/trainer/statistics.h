@@ -34,8 +34,12 @@ struct Statistics {
     /// largest bound, over the vectors, on the responsibility left out
     double dropped_mass = 0;
 
+    /// Everything 0, for k components.
     /// @param energies  per component: 1 or d
     void reset(size_t k, size_t d, size_t energies = 1);
+    /// The same, but for what is in the arrays: whoever calls this writes all
+    /// of them.
+    void resize(size_t k, size_t d, size_t energies = 1);
     void add(const Statistics& other);
 };
 

@@ -2,11 +2,9 @@
 
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
-#include <faiss/utils/random.h>
-
+#include <faiss_flash/trainer/random_rows.h>
 #include <faiss_flash/trainer/update.h>
 
 namespace faiss_flash {
@@ -70,20 +68,15 @@ class Attempt {
    private:
     /// FAISS's initial centroids: rows of a seeded permutation.
     void init_random_rows(const VectorSource& source) {
-        FAISS_THROW_IF_NOT_FMT(
-                source.n() <= (size_t)std::numeric_limits<int>::max(),
-                "n = %zd training vectors; at most %d can be sampled from",
-                source.n(),
-                std::numeric_limits<int>::max());
-        std::vector<int> perm(source.n());
-        faiss::rand_perm(
-                perm.data(), perm.size(), plan_.seed + 1 + redo_ * 15486557L);
-        std::vector<float> buffer;
-        for (size_t c = n_given_; c < model.k; c++) {
-            memcpy(model.means.data() + c * model.d,
-                   source.rows(perm[c], 1, buffer),
-                   model.d * sizeof(float));
+        if (n_given_ == model.k) {
+            return;
         }
+        const std::vector<int64_t> rows = first_of_permutation(
+                source.n(), model.k, plan_.seed + 1 + redo_ * 15486557L);
+        source.gather(
+                rows.data() + n_given_,
+                model.k - n_given_,
+                model.means.data() + n_given_ * model.d);
     }
 
     void accumulate(TrainingSet& data, Pass pass) {

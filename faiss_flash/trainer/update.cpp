@@ -1,7 +1,10 @@
 #include <faiss_flash/trainer/update.h>
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include <faiss/utils/distances.h>
@@ -84,15 +87,23 @@ int split_empty_clusters(
     return nsplit;
 }
 
-void post_process(const TrainingPlan& plan, Model& model) {
+void post_process(
+        const TrainingPlan& plan,
+        size_t d,
+        size_t count,
+        float* means) {
     if (plan.spherical) {
-        faiss::fvec_renorm_L2(model.d, model.k, model.means.data());
+        faiss::fvec_renorm_L2(d, count, means);
     }
     if (plan.int_centroids) {
-        for (float& value : model.means) {
-            value = std::round(value);
+        for (size_t i = 0; i < count * d; i++) {
+            means[i] = std::round(means[i]);
         }
     }
+}
+
+void post_process(const TrainingPlan& plan, Model& model) {
+    post_process(plan, model.d, model.k, model.means.data());
 }
 
 namespace {
@@ -103,6 +114,11 @@ double sum(const std::vector<double>& values) {
 
 double negligible(double mean_square) {
     return std::max(1e-9 * mean_square, 1e-30);
+}
+
+/// Enough to divide by.
+bool has_weight(double count) {
+    return count >= std::numeric_limits<double>::min();
 }
 
 void set_weights(const std::vector<double>& counts, Model& model) {
@@ -168,42 +184,43 @@ void update_mixture(
         const std::vector<double>& floor,
         Model& model) {
     const size_t d = model.d;
-    const std::vector<float> old = model.means;
-    // on a device a whole EM pass may take no longer than this would in one
-    // thread
-    const bool parallel = model.k * d > 1 << 15;
-#pragma omp parallel for schedule(static) if (parallel)
-    for (int64_t c = n_frozen; c < (int64_t)model.k; c++) {
-        for (size_t j = 0; j < d && stats.counts[c] > 0; j++) {
-            model.means[c * d + j] = stats.sums[c * d + j] / stats.counts[c];
-        }
-    }
-    post_process(plan, model);
-
     const size_t per = model.variances_per_component();
     const double dimensions = model.dimensions_per_variance();
     std::vector<double> energy(model.k * per);
-#pragma omp parallel for schedule(static) if (parallel)
+    // waking threads takes longer than what is less than this
+    const int threads = model.k * d > 1 << 20 ? omp_get_max_threads() : 1;
+    std::vector<float> old(threads * d);
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t c = 0; c < (int64_t)model.k; c++) {
         const double count = stats.counts[c];
+        const double* sums = stats.sums.data() + c * d;
+        float* to = model.means.data() + c * d;
+        float* from = old.data() + omp_get_thread_num() * d;
+        std::copy_n(to, d, from);
+        if (c >= (int64_t)n_frozen && has_weight(count)) {
+            const double scale = 1 / count;
+            for (size_t j = 0; j < d; j++) {
+                to[j] = sums[j] * scale;
+            }
+        }
+        post_process(plan, d, 1, to);
         const auto moved = [&](size_t j) {
-            const double from = old[c * d + j];
-            const double step = from - model.means[c * d + j];
-            const double pull = stats.sums[c * d + j] - count * from;
-            return step * (2 * pull + count * step);
+            const double a = from[j], b = to[j];
+            return (a - b) * (2 * sums[j] - count * (a + b));
         };
         const double* before = stats.energy.data() + c * per;
+        double* after = energy.data() + c * per;
         if (per == 1) {
             double sum = 0;
 #pragma omp simd reduction(+ : sum)
             for (size_t j = 0; j < d; j++) {
                 sum += moved(j);
             }
-            energy[c] = std::max(before[0] + sum, 0.0);
+            *after = std::max(*before + sum, 0.0);
             continue;
         }
         for (size_t j = 0; j < d; j++) {
-            energy[c * d + j] = std::max(before[j] + moved(j), 0.0);
+            after[j] = std::max(before[j] + moved(j), 0.0);
         }
     }
 
@@ -217,10 +234,14 @@ void update_mixture(
     const double total = sum(stats.counts);
     for (size_t c = 0; c < model.k; c++) {
         const double count = tied ? total : stats.counts[c];
-        for (size_t j = 0; j < per && count > 0; j++) {
-            const double value = tied ? shared[j] : energy[c * per + j];
-            model.variances[c * per + j] =
-                    std::max(value / (dimensions * count), floor[j]);
+        if (!has_weight(count)) {
+            continue;
+        }
+        const double scale = 1 / (dimensions * count);
+        const double* of = tied ? shared.data() : energy.data() + c * per;
+        float* variances = model.variances.data() + c * per;
+        for (size_t j = 0; j < per; j++) {
+            variances[j] = std::max(of[j] * scale, floor[j]);
         }
     }
     set_weights(stats.counts, model);
@@ -233,6 +254,15 @@ int reseed_components(
         Model& model) {
     const size_t d = model.d;
     const size_t per = model.variances_per_component();
+    const auto is_poor = [&](float weight) {
+        return weight * model.k < plan.min_weight;
+    };
+    if (std::none_of(
+                model.weights.begin() + n_frozen,
+                model.weights.end(),
+                is_poor)) {
+        return 0;
+    }
     std::vector<double> energy(model.k);
     for (size_t c = 0; c < model.k; c++) {
         const double* of = stats.energy.data() + c * per;
@@ -240,7 +270,7 @@ int reseed_components(
     }
     int nreseed = 0;
     for (size_t poor = n_frozen; poor < model.k; poor++) {
-        if (model.weights[poor] * model.k >= plan.min_weight) {
+        if (!is_poor(model.weights[poor])) {
             continue;
         }
         const size_t rich =

@@ -24,7 +24,14 @@ int split_empty_clusters(
         std::vector<float>& sizes,
         Model& model);
 
-/// Unit length (spherical), then whole numbers (int_centroids), as FAISS.
+/// Unit length (spherical), then whole numbers (int_centroids), as FAISS;
+/// (count, d).
+void post_process(
+        const TrainingPlan& plan,
+        size_t d,
+        size_t count,
+        float* means);
+/// Of all means.
 void post_process(const TrainingPlan& plan, Model& model);
 
 /// Read clusters as a mixture: shared variance Σ energy / (d·Σ counts) and
@@ -52,7 +59,7 @@ std::vector<double> variance_floor(
 /// The M-step for k ≥ n_frozen means, all variances and weights; means are
 /// post-processed and the variances are those around the final means m: in
 /// each dimension
-///   Σ r(x−m)² = Σ r(x−μ)² + (μ − m)·(2 (S − Nμ) + N (μ − m))
+///   Σ r(x−m)² = Σ r(x−μ)² + (μ − m)·(2S − N(μ + m))
 /// which has no cancellation of large norms. Spherical variances take the sum
 /// over the dimensions, tied ones the sum over the components. A component
 /// without weight keeps its mean and, where it is its own, its variance.

@@ -178,6 +178,7 @@ __global__ void __launch_bounds__(share_threads) dense_shares_kernel(
 template <bool squares>
 __global__ void __launch_bounds__(threads) dense_sums_kernel(
         const MixtureRowsInput in,
+        uint32_t first,
         const uint32_t* __restrict__ numbers,
         const DenseScratch scratch) {
     __shared__ float s[depth][tile], x[depth][tile];
@@ -210,7 +211,8 @@ __global__ void __launch_bounds__(threads) dense_sums_kernel(
                 const bool there = i + r < end;
                 const int64_t row = piece.first + i + r;
                 s[r][at] = there && component0 + at < in.k
-                        ? scratch.shares[row * in.k + component0 + at]
+                        ? scratch.shares
+                                  [(row - first) * in.k + component0 + at]
                         : 0;
                 x[r][at] = there && column0 + at < in.d
                         ? in.x[(int64_t)numbers[row] * in.d + column0 + at]
@@ -267,6 +269,7 @@ __global__ void __launch_bounds__(threads) dense_sums_kernel(
 /// Σ shares and Σ shares·dist of a piece; one thread a component.
 __global__ void dense_scalars_kernel(
         const MixtureRowsInput in,
+        uint32_t first,
         const DenseScratch scratch) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= in.k) {
@@ -276,7 +279,7 @@ __global__ void dense_scalars_kernel(
     double count = 0, energy = 0;
 #pragma unroll 8
     for (uint32_t i = 0; i < piece.count; i++) {
-        const int64_t at = (int64_t)(piece.first + i) * in.k + c;
+        const int64_t at = (int64_t)(piece.first - first + i) * in.k + c;
         const double share = scratch.shares[at];
         count += share;
         energy += share > 0 ? share * fminf(scratch.dist[at], 3.4e38f) : 0;
@@ -344,28 +347,20 @@ cudaError_t launch_dense_shares(
 cudaError_t launch_dense_sums(
         const MixtureRowsInput& in,
         int pieces,
+        uint32_t first,
         const uint32_t* numbers,
         const DenseScratch& scratch,
         const DeviceStatistics& out,
         cudaStream_t stream) {
     const dim3 grid(blocks_for(in.k, tile), blocks_for(in.d, tile), pieces);
     dense_sums_kernel<false>
-            <<<grid, threads, 0, stream>>>(in, numbers, scratch);
+            <<<grid, threads, 0, stream>>>(in, first, numbers, scratch);
     if (in.half_precisions) {
         dense_sums_kernel<true>
-                <<<grid, threads, 0, stream>>>(in, numbers, scratch);
+                <<<grid, threads, 0, stream>>>(in, first, numbers, scratch);
     }
     const dim3 columns(blocks_for(in.k, 128), pieces);
-    dense_scalars_kernel<<<columns, 128, 0, stream>>>(in, scratch);
-    return launch_combine_pieces(in, pieces, scratch, out, stream);
-}
-
-cudaError_t launch_combine_pieces(
-        const MixtureRowsInput& in,
-        int pieces,
-        const DenseScratch& scratch,
-        const DeviceStatistics& out,
-        cudaStream_t stream) {
+    dense_scalars_kernel<<<columns, 128, 0, stream>>>(in, first, scratch);
     combine_pieces_kernel<<<
             blocks_for((int64_t)in.k * in.d, threads),
             threads,

@@ -1,18 +1,20 @@
 #pragma once
 
 // Rows that too many components share for a list: all components, as
-// matrices.
+// matrices. This is the way of difference form, on the ordinary arithmetic
+// units; dense_products.cuh has the other one.
 
 #include <faiss_flash/cuda/mixture/settle.cuh>
 
 namespace faiss_flash {
 
-/// Rows [first, first + count) of a batch; never from two blocks of rows.
+/// Places [first, first + count) of a list of dense rows; never from two
+/// blocks of rows.
 struct DensePiece {
     uint32_t first, count;
 };
 
-constexpr int dense_piece_rows = 1024; ///< at most
+constexpr int dense_piece_rows = 4096; ///< at most
 
 /// Scratch of a batch; all on the device.
 struct DenseScratch {
@@ -37,19 +39,14 @@ cudaError_t launch_dense_shares(
 
 /** The statistics of those rows: sums over each piece in single precision
  * (128 rows) and then in double, pieces added to `out` in order.
+ * @param numbers  rows by the places of pieces
+ * @param first    the place that the scratch begins with
  */
 cudaError_t launch_dense_sums(
         const MixtureRowsInput& in,
         int pieces,
+        uint32_t first,
         const uint32_t* numbers,
-        const DenseScratch& scratch,
-        const DeviceStatistics& out,
-        cudaStream_t stream);
-
-/// The end of launch_dense_sums(): pieces onto `out` in order.
-cudaError_t launch_combine_pieces(
-        const MixtureRowsInput& in,
-        int pieces,
         const DenseScratch& scratch,
         const DeviceStatistics& out,
         cudaStream_t stream);

@@ -7,6 +7,7 @@
 #include <faiss_flash/cuda/device.h>
 #include <faiss_flash/cuda/mixture/prepare.cuh>
 #include <faiss_flash/cuda/mixture/settle.cuh>
+#include <faiss_flash/cuda/pinned_pool.h>
 #include <faiss_flash/trainer/model.h>
 
 namespace faiss_flash {
@@ -69,6 +70,10 @@ class DiagonalMixture {
     const ComponentTerms* components() const {
         return components_.get();
     }
+    /// s and t, (2, d)
+    const float* scales() const {
+        return scales_.get();
+    }
     /// 1 / 2σ², (k, d)
     const float* half_precisions() const {
         return half_precisions_.get();
@@ -86,7 +91,7 @@ class DiagonalMixture {
     DeviceArray<float> row_slack_;
     DeviceArray<float2> columns_;
     DeviceArray<ListBounds> bounds_; ///< all 0
-    PinnedBuffer staging_;
+    PooledBuffer staging_;
     Event staged_;
 };
 

@@ -38,23 +38,12 @@ MixturePass::MixturePass(
           used_(2, stream),
           wide_marks_(plan_.rows, stream),
           wide_rows_(plan_.rows, stream),
-          dense_rows_(plan_.rows, stream),
           wide_counts_(plan_.blocks(), stream),
           wide_shares_(plan_.blocks() * plan_.wide_rows * k, stream),
-          dense_dist_(plan_.dense_rows() * plan_.k_padded(), stream),
-          dense_shares_(plan_.dense_rows() * k, stream),
-          split_rows_(plan_.dense_rows() * 3 * plan_.d_padded(), stream),
-          split_means_(plan_.k_padded() * 3 * plan_.d_padded(), stream),
-          split_norm2_(plan_.dense_rows(), stream),
-          split_log_density_(plan_.dense_rows(), stream),
-          split_columns_(plan_.k_padded(), stream),
-          pieces_(plan_.pieces, stream),
-          piece_sums_(plan_.piece_sums(), stream),
-          piece_scalars_((size_t)plan_.pieces * 2 * k, stream),
+          dense_rows_(plan_, stream),
           accumulators_(2 * values(), stream),
           members_(k, stream),
           totals_(1, stream),
-          host_counts_(plan_.blocks() * sizeof(uint2)),
           host_statistics_(
                   (2 * values() + k) * sizeof(double) + sizeof(RowTotals)) {
     if (diagonal) {
@@ -180,9 +169,9 @@ void MixturePass::add(
         add_rows(
                 in,
                 part.norm,
-                terms.bounds,
                 means.shift(),
                 i0 + first,
+                device,
                 stream);
     }
     if (i0 + all.n == n_) {
@@ -252,9 +241,9 @@ void MixturePass::list_rows(
 void MixturePass::add_rows(
         const MixtureRowsInput& in,
         const float* norm,
-        const ListBounds* bounds,
         const Shift& shift,
         int64_t first,
+        const DeviceInfo& device,
         cudaStream_t stream) {
     uint32_t* best = best_.get() + first;
     const uint32_t* order = order_.get() + first;
@@ -272,22 +261,26 @@ void MixturePass::add_rows(
     out.totals = totals_.get();
     FAISS_FLASH_CUDA_CHECK(launch_tiles(tiles, out, items(), wide(), stream));
     stage("tiles");
-    FAISS_FLASH_CUDA_CHECK(
-            launch_list_wide(in, norm, bounds, wide(), stream));
+    FAISS_FLASH_CUDA_CHECK(launch_list_wide(in, wide(), stream));
     const int64_t blocks = (in.n + in.block_rows - 1) / in.block_rows;
-    FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
-            host_counts_.get(),
-            wide_counts_.get(),
-            blocks * sizeof(uint2),
-            cudaMemcpyDeviceToHost,
-            stream));
-    FAISS_FLASH_CUDA_CHECK(cudaEventRecord(counted_.get(), stream));
+    dense_rows_.count(wide(), blocks, stream);
     FAISS_FLASH_CUDA_CHECK(launch_wide_rows(tiles, out, wide(), stream));
     stage("wide");
     FAISS_FLASH_CUDA_CHECK(launch_combine_tiles(
             in, items(), wide(), accumulators(false), stream));
     stage("combine");
-    add_dense(in, products(shift), out, stream);
+    const DensePass::Added added = dense_rows_.add(
+            in,
+            norm,
+            shift,
+            diagonal_ ? diagonal_->scales() : nullptr,
+            wide(),
+            out,
+            accumulators(true),
+            device,
+            stream);
+    wide_count_ += added.wide_rows;
+    dense_ |= added.dense;
     stage("dense");
     FAISS_FLASH_CUDA_CHECK(launch_row_totals(
             in, out.log_density, row_partial_.get(), totals_.get(), stream));

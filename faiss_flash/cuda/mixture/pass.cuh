@@ -2,14 +2,14 @@
 
 #include <functional>
 #include <memory>
-#include <vector>
 
 #include <faiss_flash/cuda/assigner.cuh>
-#include <faiss_flash/cuda/mixture/dense_products.cuh>
+#include <faiss_flash/cuda/mixture/dense_pass.cuh>
 #include <faiss_flash/cuda/mixture/diagonal.cuh>
 #include <faiss_flash/cuda/mixture/lists.cuh>
 #include <faiss_flash/cuda/mixture/plan.h>
 #include <faiss_flash/cuda/mixture/tiles.cuh>
+#include <faiss_flash/cuda/pinned_pool.h>
 #include <faiss_flash/trainer/statistics.h>
 
 namespace faiss_flash {
@@ -98,22 +98,10 @@ class MixturePass {
     void add_rows(
             const MixtureRowsInput& in,
             const float* norm,
-            const ListBounds* bounds,
             const Shift& shift,
             int64_t first,
+            const DeviceInfo& device,
             cudaStream_t stream);
-    void add_dense(
-            const MixtureRowsInput& in,
-            const DenseProducts& products,
-            const MixtureRowsOutput& out,
-            cudaStream_t stream);
-    void add_dense_batch(
-            const MixtureRowsInput& in,
-            const DenseProducts* products,
-            std::vector<DensePiece>& pieces,
-            const MixtureRowsOutput& out,
-            cudaStream_t stream);
-    DenseProducts products(const Shift& shift) const;
     TileItems items() const;
     WideRows wide() const;
     DeviceStatistics accumulators(bool dense) const;
@@ -145,20 +133,14 @@ class MixturePass {
     DeviceArray<float> vectors_;
     DeviceArray<unsigned long long> used_;
     DeviceArray<uint8_t> wide_marks_;
-    DeviceArray<uint32_t> wide_rows_, dense_rows_;
+    DeviceArray<uint32_t> wide_rows_;
     DeviceArray<uint2> wide_counts_;
     DeviceArray<float2> wide_shares_;
-    DeviceArray<float> dense_dist_, dense_shares_;
-    DeviceArray<__half> split_rows_, split_means_;
-    DeviceArray<float> split_norm2_, split_log_density_;
-    DeviceArray<float2> split_columns_;
-    DeviceArray<DensePiece> pieces_;
-    DeviceArray<double> piece_sums_, piece_scalars_;
+    DensePass dense_rows_;
     DeviceArray<double> accumulators_; ///< sparse, then dense
     DeviceArray<unsigned long long> members_;
     DeviceArray<RowTotals> totals_;
-    PinnedBuffer host_counts_, host_statistics_;
-    Event counted_; ///< host_counts_ has the rows worked on last
+    PooledBuffer host_statistics_;
 };
 
 } // namespace faiss_flash

@@ -1,6 +1,6 @@
 #include <algorithm>
 
-#include <faiss_flash/cuda/mixture/dense_products.cuh>
+#include <faiss_flash/cuda/mixture/dense_pass.cuh>
 #include <faiss_flash/cuda/mixture/diagonal.cuh>
 #include <faiss_flash/cuda/mixture/plan.h>
 #include <faiss_flash/cuda/mixture/tiles.cuh>
@@ -30,6 +30,9 @@ MixturePlan smallest_plan(int64_t n, int k, int d, bool diagonal) {
             (int64_t(1) << 21) / k, 16, dense_products_min_rows - 1);
     plan.piece_rows = std::clamp<int64_t>(
             (int64_t(1) << 22) / k, 64, dense_piece_rows);
+    if (plan.piece_rows > 128) {
+        plan.piece_rows -= plan.piece_rows % 128; // a step of products
+    }
     plan.rows = std::min(n, plan.block_rows);
     plan.pieces = 1;
     return plan;
@@ -52,18 +55,15 @@ int64_t MixturePlan::vectors() const {
 }
 
 size_t MixturePlan::bytes() const {
-    // masks, limits, log densities, wide and dense rows
+    // masks, near ones, limits, log densities, wide rows
     const size_t row_bytes = mask_words() * sizeof(uint32_t) +
-            sizeof(RowLimit) + sizeof(uint32_t) + sizeof(double) + 2 * sizeof(uint32_t) + 1;
+            sizeof(RowLimit) + sizeof(double) + 2 * sizeof(uint32_t) + 1;
     return rows * row_bytes + order_scratch_bytes({rows, block_rows}, k) +
             items() * sizeof(TileItem) +
             vectors() * vector_stride() * sizeof(float) +
             2 * mask_words() * tiles() * sizeof(uint32_t) +
             blocks() * wide_rows * k * sizeof(float2) +
-            dense_rows() * (k_padded() + k + 2) * sizeof(float) +
-            (dense_rows() + k_padded()) * 3 * d_padded() * 2 +
-            k_padded() * 2 * sizeof(float) +
-            (piece_sums() + (size_t)pieces * 2 * k) * sizeof(double) +
+            DensePass::bytes(*this) +
             (diagonal ? DiagonalMixture::bytes(rows, k, d) : 0);
 }
 

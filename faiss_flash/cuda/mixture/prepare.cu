@@ -108,6 +108,7 @@ __global__ void __launch_bounds__(256) row_limits_kernel(
         ListTerms terms,
         const uint32_t* __restrict__ labels,
         float range,
+        bool rises,
         RowLimit* __restrict__ limits) {
     const int64_t row = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     const int lane = threadIdx.x % row_lanes;
@@ -155,7 +156,7 @@ __global__ void __launch_bounds__(256) row_limits_kernel(
     limit.norm2 = norm2;
     // the error of this row's score, the range, and the errors of others
     limit.threshold = score - fmaxf(slack, extra) - range - extra;
-    limit.rise = range + 2 * bounds.slack + 2 * extra;
+    limit.rise = rises ? range + 2 * bounds.slack + 2 * extra : INFINITY;
     limits[row] = limit;
 }
 
@@ -237,12 +238,13 @@ cudaError_t launch_row_limits(
         const uint32_t* labels,
         float range,
         RowLimit* limits,
-        cudaStream_t stream) {
+        cudaStream_t stream,
+        bool rises) {
     row_limits_kernel<<<
             blocks_for(rows.n),
             threads,
             0,
-            stream>>>(rows, means, terms, labels, range, limits);
+            stream>>>(rows, means, terms, labels, range, rises, limits);
     return cudaGetLastError();
 }
 

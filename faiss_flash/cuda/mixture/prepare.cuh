@@ -44,6 +44,7 @@ cudaError_t launch_list_terms(
  * @param labels  (n) any component, best a likely one
  * @param range   distance in nats from the maximum to the threshold
  * @param limits  (n)
+ * @param rises   whether better components raise the threshold
  */
 cudaError_t launch_row_limits(
         const PreparedRows& rows,
@@ -52,7 +53,8 @@ cudaError_t launch_row_limits(
         const uint32_t* labels,
         float range,
         RowLimit* limits,
-        cudaStream_t stream);
+        cudaStream_t stream,
+        bool rises = true);
 
 /// The norms of limits alone: ‖x'‖² for distances, 0 for products.
 cudaError_t launch_row_norms(

@@ -74,13 +74,13 @@ struct WideRows {
     /// of a block of rows; where there are more, its wide rows are dense
     int most = 0;
     /// What becomes of a row: nothing; the components of its mask are looked
-    /// at; or all are, because those that it does not list could matter.
-    enum Mark : uint8_t { no = 0, listed = 1, everything = 2 };
+    /// at; or all are, because those that it does not list could matter. Wide
+    /// rows have the lowest bit.
+    enum Mark : uint8_t { no = 0, listed = 1, everything = 3 };
     uint8_t* marks = nullptr;  ///< (n)
     uint32_t* rows = nullptr;  ///< (n) of each block, ascending, from its
                                ///< first row on
-    uint2* counts = nullptr;   ///< (blocks) rows, and those of them that
-                               ///< products would not suit
+    uint2* counts = nullptr;   ///< (blocks) x: rows
     float2* shares = nullptr;  ///< r w, r w ‖x − μ‖²; (blocks, most, k)
 };
 
@@ -116,11 +116,9 @@ cudaError_t launch_tiles(
         const WideRows& wide,
         cudaStream_t stream);
 
-/// Marks to lists of rows; @param norm, bounds  see dense_products_bound
+/// Marks to lists of rows.
 cudaError_t launch_list_wide(
         const MixtureRowsInput& in,
-        const float* norm,
-        const ListBounds* bounds,
         const WideRows& wide,
         cudaStream_t stream);
 

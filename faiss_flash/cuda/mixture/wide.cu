@@ -1,7 +1,6 @@
 // Rows with too many components for a tile, a thread block each.
 
 #include <faiss_flash/cuda/mixture/block.cuh>
-#include <faiss_flash/cuda/mixture/dense_products.cuh>
 #include <faiss_flash/cuda/mixture/pairs.cuh>
 #include <faiss_flash/cuda/mixture/tiles.cuh>
 
@@ -13,65 +12,67 @@ constexpr int list_threads = 1024;
 constexpr int threads = 256;
 constexpr int wide_grid = 64; ///< thread blocks per block of rows
 
-/// One thread block per block of rows, `rows` / list_threads rows a thread.
+/// One thread block per block of rows, a part of its rows per warp; four rows
+/// a thread at once.
 __global__ void __launch_bounds__(list_threads) list_wide_kernel(
         const MixtureRowsInput in,
-        const float* __restrict__ norm,
-        const ListBounds* bounds,
         const WideRows wide) {
-    __shared__ uint32_t before[list_threads / 32];
-    __shared__ uint32_t hard_rows;
+    constexpr int warps = list_threads / 32;
+    __shared__ uint32_t counts[warps];
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int64_t first = blockIdx.x * in.block_rows;
-    const int per_thread = in.block_rows / list_threads;
-    const int64_t i0 = first + (int64_t)threadIdx.x * per_thread;
-    const int64_t i1 = min(i0 + per_thread, in.n);
-    if (threadIdx.x == 0) {
-        hard_rows = 0;
-    }
-    uint32_t mine = 0;
-    if (i0 + per_thread <= in.n) {
-        const uint4* marks = reinterpret_cast<const uint4*>(wide.marks + i0);
+    const int64_t end = min(first + in.block_rows, in.n);
+    const int64_t per_warp = in.block_rows / warps;
+    const int64_t i0 = first + warp * per_warp;
+    auto marks_of = [&](int64_t i) -> uint32_t { // a byte per row
+        if (i + 4 <= end) {
+            return *reinterpret_cast<const uint32_t*>(wide.marks + i);
+        }
+        uint32_t marks = 0;
+        for (int e = 0; e < 4 && i + e < end; e++) {
+            marks |= uint32_t(wide.marks[i + e]) << 8 * e;
+        }
+        return marks;
+    };
+    uint32_t count = 0;
 #pragma unroll 4
-        for (int i = 0; i < per_thread / 16; i++) {
-            const uint4 m = marks[i]; // marks are single bits
-            mine += __popc(m.x) + __popc(m.y) + __popc(m.z) + __popc(m.w);
-        }
-    } else {
-        for (int64_t i = i0; i < i1; i++) {
-            mine += wide.marks[i] != 0;
-        }
+    for (int64_t i = i0 + 4 * lane; i < i0 + per_warp; i += 128) {
+        count += __popc(marks_of(i) & 0x01010101);
     }
-    uint32_t end = mine;
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-        const uint32_t other = __shfl_up_sync(0xffffffff, end, step);
-        end += lane >= step ? other : 0;
-    }
-    if (lane == 31) {
-        before[warp] = end;
+    count = __reduce_add_sync(0xffffffff, count);
+    if (lane == 0) {
+        counts[warp] = count;
     }
     __syncthreads(); // every warp's count is there
-    uint32_t at = end - mine, all = 0;
-    for (int w = 0; w < list_threads / 32; w++) {
-        at += w < warp ? before[w] : 0;
-        all += before[w];
+    uint32_t at = 0, all = 0;
+    for (int w = 0; w < warps; w++) {
+        at += w < warp ? counts[w] : 0;
+        all += counts[w];
     }
-    if (mine > 0) {
-        uint32_t hard = 0;
-        for (int64_t i = i0; i < i1; i++) {
-            if (wide.marks[i]) {
-                wide.rows[first + at++] = i;
-                // written so that NaN counts
-                hard += !(dense_products_bound(in.d, norm[i], *bounds) <=
-                          dense_products_error);
+    if (threadIdx.x == 0) {
+        wide.counts[blockIdx.x] = make_uint2(all, 0);
+    }
+    if (count == 0) {
+        return;
+    }
+    const uint32_t before = (1u << lane) - 1;
+#pragma unroll 4
+    for (int64_t i = i0 + 4 * lane; i < i0 + per_warp; i += 128) {
+        const uint32_t marks = marks_of(i);
+        uint32_t to = at;
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            const uint32_t lanes =
+                    __ballot_sync(0xffffffff, marks >> 8 * e & 1);
+            to += __popc(lanes & before);
+            at += __popc(lanes);
+        }
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            if (marks >> 8 * e & 1) {
+                wide.rows[first + to++] = i + e;
             }
         }
-        atomicAdd(&hard_rows, hard);
-    }
-    __syncthreads(); // every thread's hard rows are counted
-    if (threadIdx.x == 0) {
-        wide.counts[blockIdx.x] = make_uint2(all, hard_rows);
     }
 }
 
@@ -139,14 +140,18 @@ __device__ void wide_row(
         int mark,
         float2* shares) {
     const MixtureRowsInput& in = tiles.rows;
-    double mine = 0;
+    uint32_t mine = 0;
     for (int i = threadIdx.x; i < tiles.masks.words; i += threads) {
-        mine += __popc(tiles.masks.load(row, i));
+        mine |= tiles.masks.load(row, i);
     }
     // nothing listed: an error there, or a threshold beyond all scores
-    const bool everything = mark == WideRows::everything ||
-            block_sum<threads>(mine) == 0 ||
-            !(unlisted_share(tiles, row) <= in.most_unlisted);
+    const float share = unlisted_share(tiles, row);
+    const bool everything = !__syncthreads_or(mine != 0) ||
+            mark == WideRows::everything || !(share <= in.most_unlisted);
+    __shared__ float unlisted; // of the row
+    if (threadIdx.x == 0) {
+        unlisted = everything ? 0 : share;
+    }
     wide_distances<aligned, diagonal>(tiles, row, everything, shares);
     auto value_of = [&](int c, float dist) {
         return log_density_of(in, row, c, dist);
@@ -192,7 +197,7 @@ __device__ void wide_row(
     dropped = block_sum<threads>(dropped);
     kept = block_sum<threads>(kept);
     if (threadIdx.x == 0) {
-        dropped += everything ? 0 : unlisted_share(tiles, row);
+        dropped += unlisted;
         out.log_density[row] = top.value + log(sum);
         out.best[row] = top.component;
         if (out.members) {
@@ -206,7 +211,7 @@ __device__ void wide_row(
 }
 
 template <bool aligned, bool diagonal>
-__global__ void __launch_bounds__(threads) wide_rows_kernel(
+__global__ void __launch_bounds__(threads, 2) wide_rows_kernel(
         const TileInput in,
         const MixtureRowsOutput out,
         const WideRows wide) {
@@ -230,13 +235,10 @@ __global__ void __launch_bounds__(threads) wide_rows_kernel(
 
 cudaError_t launch_list_wide(
         const MixtureRowsInput& in,
-        const float* norm,
-        const ListBounds* bounds,
         const WideRows& wide,
         cudaStream_t stream) {
     const int64_t blocks = (in.n + in.block_rows - 1) / in.block_rows;
-    list_wide_kernel<<<blocks, list_threads, 0, stream>>>(
-            in, norm, bounds, wide);
+    list_wide_kernel<<<blocks, list_threads, 0, stream>>>(in, wide);
     return cudaGetLastError();
 }
 

@@ -58,6 +58,8 @@ class ListAssigner {
    private:
     struct Work;
     void find_two();
+    void choose_shortlisted();
+    void list_nearest(const PreparedRows& rows);
     void list_candidates();
     void list_shares();
     void choose_listed(
@@ -66,8 +68,8 @@ class ListAssigner {
             int64_t first,
             const uint32_t* numbers);
     void settle(const RowNumbers& open, int64_t count, bool ordered);
+    void settle_nearest(const uint32_t* numbers, int64_t count);
     void compare_with_all(const uint32_t* rows, int64_t count);
-    void read_counts();
     void stage(const char* name) const {
         if (on_stage) {
             on_stage(name);

@@ -1,4 +1,5 @@
-// Σ r·x of many dense rows as a product of two matrices, shares and rows.
+// Σ r·x of many dense rows as a product of two matrices, shares and rows, with
+// mma.sync.
 
 #include <faiss_flash/cuda/mixture/dense_products.cuh>
 #include <faiss_flash/cuda/ptx/mma.cuh>
@@ -10,10 +11,9 @@ namespace {
 constexpr int step_rows = 64;
 constexpr int tile = 128; ///< components, and columns, of a thread block
 constexpr int stride = tile + 8; ///< halves; rows 16 bytes apart in banks
-constexpr float share_scale = 1024;
 
-struct SumShared {
-    __half shares[2][step_rows][stride]; ///< high and low, times share_scale
+struct SumShared { // or 128 × 128 sums
+    __half shares[2][step_rows][stride]; ///< high and low, times dense_share_scale
     __half x[2][step_rows][stride];      ///< high and low
     float count[4][tile], energy[4][tile];
 };
@@ -37,50 +37,54 @@ __global__ void __launch_bounds__(256, 2) dense_product_sums_kernel(
         const MixtureRowsOutput out) {
     extern __shared__ uint4 raw[];
     SumShared& shared = *reinterpret_cast<SumShared*>(raw);
-    const DensePiece piece = scratch.pieces[blockIdx.z];
+    const uint32_t count_rows = scratch.pieces[blockIdx.z].count;
+    const uint32_t first = blockIdx.z * products.piece_rows;
     const int component0 = blockIdx.x * tile, column0 = blockIdx.y * tile;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int warp_m = warp % 4, warp_n = warp / 4;
     // shares: two components and 16 of the step's rows a thread
     const int my_component = threadIdx.x % 64 * 2;
     const int my_rows = threadIdx.x / 64;
-    float log_scale[2], variance2[2];
+    float log_scale[2];
 #pragma unroll
     for (int e = 0; e < 2; e++) {
         const int c = component0 + my_component + e;
         const bool real = c < in.k;
         log_scale[e] = real ? in.components[c].log_scale : 0;
-        variance2[e] = real ? 1 / in.components[c].precision : 0;
     }
     float count[2] = {}, energy[2] = {};
     uint32_t kept = 0;
     float acc[2][8][4];
+    double* const partial =
+            scratch.partial + (int64_t)blockIdx.z * in.k * in.d;
+    for (uint32_t i0 = 0; i0 < count_rows; i0 += step_rows) {
+        if (i0 % dense_run_rows == 0) {
 #pragma unroll
-    for (int i = 0; i < 64; i++) {
-        acc[i / 32][i / 4 % 8][i % 4] = 0;
-    }
-    for (uint32_t i0 = 0; i0 < piece.count; i0 += step_rows) {
+            for (int i = 0; i < 64; i++) {
+                acc[i / 32][i / 4 % 8][i % 4] = 0;
+            }
+        }
         // high and low parts of 64 rows × 128 columns, 16 bytes at a time
-#pragma unroll 2 // addresses of all eight are too many registers
+#pragma unroll 1 // addresses of all eight are too many registers
         for (int u = 0; u < 8; u++) {
             const int unit = threadIdx.x + u * 256;
             const int part = unit / 1024, r = unit / 16 % 64;
             const int column = unit % 16 * 8;
-            const bool there = i0 + r < piece.count &&
-                    column0 + column < products.d_padded;
+            const bool there = i0 + r < count_rows &&
+                    column0 + column < products.width;
             const __half* from = products.rows +
-                    (int64_t)(piece.first + i0 + r) * 3 * products.d_padded +
-                    part * 2 * products.d_padded + column0 + column;
+                    (int64_t)(first + i0 + r) * 3 * products.width +
+                    part * 2 * products.width + column0 + column;
             ptx::copy_async_16(
                     &shared.x[part][r][column],
                     there ? from : products.rows,
                     there);
         }
         ptx::copy_async_commit();
-#pragma unroll 4
+#pragma unroll 2
         for (int r = my_rows * 16; r < my_rows * 16 + 16; r++) {
-            const bool there = i0 + r < piece.count;
-            const int64_t row = piece.first + i0 + r;
+            const bool there = i0 + r < count_rows;
+            const int64_t row = first + i0 + r;
             float2 score = make_float2(-INFINITY, -INFINITY);
             float log_density = 0;
             if (there) {
@@ -98,12 +102,11 @@ __global__ void __launch_bounds__(256, 2) dense_product_sums_kernel(
             for (int e = 0; e < 2; e++) {
                 count[e] += share[e];
                 if (share[e] > 0) {
-                    energy[e] += share[e] *
-                            fmaxf((log_scale[e] - scores[e]) * variance2[e],
-                                  0);
+                    energy[e] +=
+                            share[e] * fmaxf(log_scale[e] - scores[e], 0);
                 }
-                kept += share[e] >= 0x1p-34f;
-                const float scaled = share[e] * share_scale;
+                kept += share[e] >= dense_least_share;
+                const float scaled = share[e] * dense_share_scale;
                 high[e] = __float2half_rn(scaled);
                 low[e] = __float2half_rn(scaled - __half2float(high[e]));
             }
@@ -151,6 +154,36 @@ __global__ void __launch_bounds__(256, 2) dense_product_sums_kernel(
             }
         }
         __syncthreads(); // nobody reads shares and rows any more
+        if ((i0 + step_rows) % dense_run_rows != 0 &&
+            i0 + step_rows < count_rows) {
+            continue;
+        }
+        // through shared memory: addresses of all at once are too many
+        float* sums = reinterpret_cast<float*>(raw);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int c = warp_m * 32 + i * 8 + lane / 4;
+#pragma unroll
+            for (int g = 0; g < 8; g++) {
+                const int column = warp_n * 64 + g * 8 + 2 * (lane % 4);
+                *reinterpret_cast<float2*>(sums + c * tile + column) =
+                        make_float2(
+                                acc[i / 2][g][2 * (i % 2)],
+                                acc[i / 2][g][2 * (i % 2) + 1]);
+            }
+        }
+        __syncthreads(); // sums are there
+        const int column = column0 + threadIdx.x % tile;
+        for (int c = threadIdx.x / tile; c < tile; c += 256 / tile) {
+            if (component0 + c < in.k && column < in.d) {
+                double& sum =
+                        partial[(int64_t)(component0 + c) * in.d + column];
+                sum = (i0 < dense_run_rows ? 0 : sum) +
+                        sums[c * tile + threadIdx.x % tile] /
+                                (double)dense_share_scale;
+            }
+        }
+        __syncthreads(); // sums have been read
     }
 #pragma unroll
     for (int e = 0; e < 2; e++) {
@@ -166,52 +199,24 @@ __global__ void __launch_bounds__(256, 2) dense_product_sums_kernel(
         if (c < tile && component0 + c < in.k) {
             double* scalars = scratch.scalars + (int64_t)blockIdx.z * 2 * in.k;
             scalars[component0 + c] = total(shared.count, c);
-            scalars[in.k + component0 + c] = total(shared.energy, c);
+            scalars[in.k + component0 + c] = total(shared.energy, c) /
+                    in.components[component0 + c].precision;
         }
         kept = __reduce_add_sync(0xffffffff, kept);
         if (lane == 0) {
             atomicAdd(&out.totals->entries, (unsigned long long)kept);
-            atomicMax(
-                    reinterpret_cast<int*>(&out.totals->dropped),
-                    __float_as_int(in.k * 0x1p-34f));
-        }
-    }
-    // back from x' to x
-    const double unit = 1 / ((double)share_scale * products.shift.scale);
-    double* partial = scratch.partial + (int64_t)blockIdx.z * in.k * in.d;
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const int m = i / 2, high = i % 2;
-        const int c = warp_m * 32 + m * 16 + high * 8 + lane / 4;
-        const double counted = total(shared.count, c);
-        double* row = partial + (int64_t)(component0 + c) * in.d;
-#pragma unroll
-        for (int g = 0; g < 8; g++) {
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-                const int column =
-                        column0 + warp_n * 64 + g * 8 + 2 * (lane % 4) + e;
-                if (component0 + c < in.k && column < in.d) {
-                    // volatile: sixteen offsets at once are too many
-                    const float offset = *static_cast<const volatile float*>(
-                            products.shift.offset + column);
-                    row[column] = acc[m][g][2 * high + e] * unit +
-                            offset * counted;
-                }
-            }
         }
     }
 }
 
 } // namespace
 
-cudaError_t launch_dense_product_sums(
+cudaError_t launch_dense_sums_sm80(
         const MixtureRowsInput& in,
         int pieces,
         const DenseProducts& products,
         const DenseScratch& scratch,
         const MixtureRowsOutput& out,
-        const DeviceStatistics& statistics,
         cudaStream_t stream) {
     const int bytes = sizeof(SumShared);
     const cudaError_t error = cudaFuncSetAttribute(
@@ -222,10 +227,12 @@ cudaError_t launch_dense_product_sums(
         return error;
     }
     const dim3 grid(
-            products.k_padded / tile, (in.d + tile - 1) / tile, pieces);
+            products.k_padded / tile,
+            (in.d + tile - 1) / tile,
+            pieces);
     dense_product_sums_kernel<<<grid, 256, bytes, stream>>>(
             in, products, scratch, out);
-    return launch_combine_pieces(in, pieces, scratch, statistics, stream);
+    return cudaGetLastError();
 }
 
 } // namespace faiss_flash

@@ -1,0 +1,477 @@
+// Rows and means to operands of matrix products, and what goes through them.
+
+#include <faiss_flash/cuda/mixture/dense_products.cuh>
+#include <faiss_flash/cuda/warp.cuh>
+
+namespace faiss_flash {
+
+namespace {
+
+/// Components whose bound allows for rows of this many times the usual norm
+/// go through products.
+constexpr double norm_margin = 1.5;
+constexpr double pi = 3.141592653589793;
+
+unsigned blocks_for(int64_t items, int per_block) {
+    return (items + per_block - 1) / per_block;
+}
+
+/// A value in two halves at column j; `low_first`: high, low, high instead of
+/// high, high, low.
+__device__ void store_halves(
+        float value,
+        int j,
+        int width,
+        bool low_first,
+        __half* out) {
+    const __half high = __float2half_rn(value);
+    const __half low = __float2half_rn(value - __half2float(high));
+    out[j] = high;
+    out[width + j] = low_first ? low : high;
+    out[2 * width + j] = low_first ? high : low;
+}
+
+/// One warp: x' in two halves each. Returns ‖x'‖².
+__device__ float split_row(
+        const float* x,
+        int d,
+        int width,
+        Shift shift,
+        bool low_first,
+        __half* out) {
+    float norm2 = 0;
+    for (int j = threadIdx.x % 32; j < width; j += 32) {
+        const float value =
+                j < d ? (x[j] - shift.offset[j]) * shift.scale : 0;
+        store_halves(value, j, width, low_first, out);
+        norm2 += value * value;
+    }
+    return warp_sum(norm2);
+}
+
+/// x' s, and (x' t)².
+__device__ float2 diagonal_values(
+        const float* x,
+        int j,
+        int d,
+        const DenseProducts& products) {
+    const float value = x[j] - products.shift.offset[j];
+    const float linear = value * products.scales[j];
+    const float root = value * products.scales[d + j];
+    return make_float2(linear, root * root);
+}
+
+template <bool diagonal>
+__global__ void split_rows_kernel(
+        const MixtureRowsInput in,
+        int64_t rows,
+        const DensePiece* pieces,
+        const DenseProducts products) {
+    const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (i >= rows) {
+        return;
+    }
+    const DensePiece piece = pieces[i / products.piece_rows];
+    const uint32_t within = i % products.piece_rows;
+    const bool real = within < piece.count;
+    const float* x = in.x +
+            (real ? (int64_t)products.numbers[piece.first + within] : 0) *
+                    in.d;
+    const int d = real ? in.d : 0;
+    __half* out = products.rows + i * 3 * products.width;
+    float norm2 = 0;
+    if constexpr (diagonal) {
+        const int half = products.width / 2;
+        for (int j = threadIdx.x % 32; j < half; j += 32) {
+            float2 values = make_float2(0, 0);
+            if (j < d) {
+                values = diagonal_values(x, j, d, products);
+            }
+            store_halves(values.x, j, products.width, false, out);
+            store_halves(values.y, half + j, products.width, false, out);
+        }
+    } else {
+        norm2 = split_row(
+                x, d, products.width, products.shift, false, out);
+    }
+    if (threadIdx.x % 32 == 0) {
+        products.norm2[i] = norm2;
+    }
+}
+
+/// One warp a row: the norm of its operand, rounded up.
+__global__ void diagonal_norms_kernel(
+        const MixtureRowsInput in,
+        const DenseProducts products,
+        float* norm) {
+    const int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (i >= in.n) {
+        return;
+    }
+    float norm2 = 0;
+    for (int j = threadIdx.x % 32; j < in.d; j += 32) {
+        const float2 values =
+                diagonal_values(in.x + i * in.d, j, in.d, products);
+        norm2 += values.x * values.x + values.y * values.y;
+    }
+    norm2 = warp_sum(norm2);
+    if (threadIdx.x % 32 == 0) {
+        norm[i] = sqrtf(norm2) * (1 + (in.d + 64) * 0x1p-24f);
+    }
+}
+
+/// What is lost of |u||w| where operands of `width` columns are multiplied:
+/// accumulation truncates, operands keep 22 bits.
+__device__ double product_loss(int width) {
+    return 1.06 * 0x1p-23 * (3 * width + 16) + 3 * 0x1p-22;
+}
+
+/// Allowed for everything but products: a.
+__device__ double allowed_error(double log_scale) {
+    return dense_products_error -
+            0x1p-21 * (isinf(log_scale) ? 0 : fabs(log_scale));
+}
+
+/** The largest norm of rows whose log densities products give well enough.
+ * Their error is at most
+ *   h (2 ‖x'‖‖μ'‖ α + (‖x'‖ + ‖μ'‖)² β)
+ * and that of a: α, see product_loss(); β, norms and the last additions. NaN
+ * where values are too large for it all.
+ */
+__device__ double largest_norm_for(
+        int d,
+        int width,
+        double h,
+        double norm,
+        double log_scale) {
+    const double alpha = product_loss(width);
+    const double beta = (d / 32 + 16) * 0x1p-24;
+    // a r² + 2 b r + c ≤ 0
+    const double a = h * beta;
+    const double b = h * norm * (alpha + beta);
+    const double c = h * beta * norm * norm - allowed_error(log_scale);
+    return c >= 0 ? 0 : -c / (b + sqrt(b * b - a * c));
+}
+
+/// π_k times `moment` of component k, its part of the mean over rows.
+__device__ double weighed(
+        double log_scale,
+        double log_volume,
+        double moment) {
+    const double weight = exp(log_scale + log_volume);
+    return weight > 0 ? weight * moment : 0;
+}
+
+/// One warp a component.
+__global__ void split_means_kernel(
+        const MixtureRowsInput in,
+        const DenseProducts products) {
+    const int c = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    if (c >= products.k_padded) {
+        return;
+    }
+    const bool real = c < in.k;
+    const double norm2 = split_row(
+            in.means + (int64_t)(real ? c : 0) * in.d,
+            real ? in.d : 0,
+            products.width,
+            products.shift,
+            true,
+            products.means + (int64_t)c * 3 * products.width);
+    if (threadIdx.x % 32 == 0) {
+        const double scale = products.shift.scale;
+        float2 column = make_float2(-INFINITY, 0);
+        if (real) {
+            const ComponentTerms terms = in.components[c];
+            const double h = terms.precision / (scale * scale);
+            column = make_float2(terms.log_scale - h * norm2, h);
+            products.reach[c] = make_double2(
+                    largest_norm_for(
+                            in.d,
+                            products.width,
+                            h,
+                            sqrt(norm2),
+                            terms.log_scale),
+                    weighed(terms.log_scale,
+                            0.5 * in.d * log(pi / terms.precision),
+                            norm2 + in.d / (2 * h)));
+        }
+        products.columns[c] = column;
+    }
+}
+
+/** The same for diagonal mixtures: u = [x' s, (x' t)²] by w = [2hμ'/s, −h/t²]
+ * divided by 2 h_k, which makes its norm largest_operand; the error of a score
+ * is at most |u||w| 2 h_k (α + 2⁻²²) and that of a. One warp a component.
+ */
+__global__ void split_diagonal_means_kernel(
+        const MixtureRowsInput in,
+        const DenseProducts products) {
+    constexpr double largest_operand = 1024;
+    const int c = (blockIdx.x * blockDim.x + threadIdx.x) / 32;
+    const int lane = threadIdx.x % 32;
+    if (c >= products.k_padded) {
+        return;
+    }
+    const bool real = c < in.k;
+    const int d = in.d, half = products.width / 2;
+    const float* means = in.means + (int64_t)(real ? c : 0) * d;
+    const float* half_precisions =
+            in.half_precisions + (int64_t)(real ? c : 0) * d;
+    double norm2 = 0, shifted = 0, log_volume = 0, moment = 0, spread = 0;
+    for (int j = lane; real && j < d; j += 32) {
+        const double h = half_precisions[j];
+        const double s = products.scales[j], t = products.scales[d + j];
+        const double mean = (double)means[j] - products.shift.offset[j];
+        const double linear = 2 * h * mean / s, square = h / (t * t);
+        norm2 += linear * linear + square * square;
+        const double m2 = mean * mean, v = 0.5 / h, t2 = t * t;
+        shifted += h * m2;
+        log_volume += 0.5 * log(pi / h);
+        moment += s * s * (m2 + v) +
+                t2 * t2 * (m2 * m2 + 6 * m2 * v + 3 * v * v);
+        spread = fmax(spread, 1 + m2 / v);
+    }
+    norm2 = warp_sum(norm2);
+    shifted = warp_sum(shifted);
+    log_volume = warp_sum(log_volume);
+    moment = warp_sum(moment);
+#pragma unroll
+    for (int step = 16; step > 0; step /= 2) {
+        spread = fmax(spread, __shfl_xor_sync(0xffffffff, spread, step));
+    }
+    const double unit = sqrt(norm2) / largest_operand; // 2 h_k
+    const bool usable = real && unit > 1e-30 && unit < 1e30;
+    __half* out = products.means + (int64_t)c * 3 * products.width;
+    for (int j = lane; j < half; j += 32) {
+        float linear = 0, square = 0;
+        if (usable && j < d) {
+            const double h = half_precisions[j];
+            const double s = products.scales[j], t = products.scales[d + j];
+            const double mean = (double)means[j] - products.shift.offset[j];
+            linear = 2 * h * mean / (s * unit);
+            square = -h / (t * t * unit);
+        }
+        store_halves(linear, j, products.width, true, out);
+        store_halves(square, half + j, products.width, true, out);
+    }
+    if (lane == 0) {
+        float2 column = make_float2(-INFINITY, 0);
+        if (real) {
+            const double log_scale = in.components[c].log_scale;
+            const double a = log_scale - shifted;
+            double reach = 0;
+            if (usable && spread <= dense_most_spread) {
+                column = make_float2(a, unit / 2);
+                reach = allowed_error(isinf(a) ? 0 : fabs(a) + shifted) /
+                        (sqrt(norm2) *
+                         (product_loss(products.width) + 0x1p-22));
+            }
+            products.reach[c] = make_double2(
+                    reach, weighed(log_scale, log_volume, moment));
+        }
+        products.columns[c] = column;
+    }
+}
+
+constexpr int choice_threads = 1024;
+
+/// Over all threads, which all get it.
+__device__ double sum_of_all(double mine) {
+    __shared__ double all[choice_threads / 32];
+    mine = warp_sum(mine);
+    if (threadIdx.x % 32 == 0) {
+        all[threadIdx.x / 32] = mine;
+    }
+    __syncthreads(); // all warps' sums are there
+    double sum = 0;
+    for (int w = 0; w < choice_threads / 32; w++) {
+        sum += all[w];
+    }
+    return sum;
+}
+
+/// One thread block; k ≤ dense_products_max_k.
+__global__ void __launch_bounds__(choice_threads) choose_kernel(
+        const MixtureRowsInput in,
+        const DenseProducts products) {
+    constexpr int per_thread = dense_products_max_k / choice_threads;
+    __shared__ uint32_t before[choice_threads / 32];
+    __shared__ float smallest[choice_threads / 32];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    double reach[per_thread], norm2 = 0;
+#pragma unroll
+    for (int i = 0; i < per_thread; i++) {
+        // neighbours belong to the same thread: the list is ascending
+        const int c = threadIdx.x * per_thread + i;
+        reach[i] = INFINITY;
+        if (c < in.k) {
+            const double2 found = products.reach[c];
+            reach[i] = found.x;
+            norm2 += found.y;
+        }
+    }
+    const double least = norm_margin * sqrt(sum_of_all(norm2));
+    float largest = 60000; // halves reach 65504
+    uint32_t mine = 0;
+#pragma unroll
+    for (int i = 0; i < per_thread; i++) {
+        if (reach[i] >= least) {
+            largest = fminf(largest, __double2float_rd(reach[i]));
+        } else { // also where something is NaN
+            mine++;
+        }
+    }
+    uint32_t end = mine;
+#pragma unroll
+    for (int step = 1; step < 32; step *= 2) {
+        const uint32_t other = __shfl_up_sync(0xffffffff, end, step);
+        end += lane >= step ? other : 0;
+        largest = fminf(
+                largest, __shfl_xor_sync(0xffffffff, largest, step));
+    }
+    if (lane == 31) {
+        before[warp] = end;
+        smallest[warp] = largest;
+    }
+    __syncthreads(); // every warp's are there
+    uint32_t at = end - mine, all = 0;
+    for (int w = 0; w < choice_threads / 32; w++) {
+        at += w < warp ? before[w] : 0;
+        all += before[w];
+        largest = fminf(largest, smallest[w]);
+    }
+#pragma unroll
+    for (int i = 0; i < per_thread; i++) {
+        const int c = threadIdx.x * per_thread + i;
+        if (c < in.k && !(reach[i] >= least)) {
+            products.excluded[at++] = c;
+            products.columns[c] = make_float2(-INFINITY, 0);
+        }
+    }
+    if (threadIdx.x == 0) {
+        *products.choice = {largest, all};
+    }
+}
+
+constexpr int split_threads = 1024;
+
+/// One thread block per block of rows, a part of its rows per warp.
+__global__ void __launch_bounds__(split_threads) split_dense_kernel(
+        const MixtureRowsInput in,
+        const float* __restrict__ norm,
+        const DenseChoice* choice,
+        int most,
+        const uint2* counts,
+        const uint32_t* rows,
+        uint32_t* to,
+        uint2* split) {
+    __shared__ uint32_t hard_of[split_threads / 32];
+    const uint32_t count = counts[blockIdx.x].x;
+    if (count <= most) {
+        return; // not dense
+    }
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int64_t first = blockIdx.x * in.block_rows;
+    rows += first;
+    to += first;
+    const float largest = choice->largest_norm;
+    const uint32_t per_warp =
+            (count + split_threads - 1) / split_threads * 32;
+    const uint32_t i0 = min(warp * per_warp, count);
+    const uint32_t i1 = min(i0 + per_warp, count);
+    auto is_hard = [&](uint32_t row) { // also where it is NaN
+        return !(norm[row] <= largest);
+    };
+    uint32_t hard = 0;
+    for (uint32_t i = i0 + lane; i < i1; i += 32) {
+        hard += is_hard(rows[i]);
+    }
+    hard = __reduce_add_sync(0xffffffff, hard);
+    if (lane == 0) {
+        hard_of[warp] = hard;
+    }
+    __syncthreads(); // every warp's count is there
+    uint32_t hard_at = 0, all_hard = 0;
+    for (int w = 0; w < split_threads / 32; w++) {
+        hard_at += w < warp ? hard_of[w] : 0;
+        all_hard += hard_of[w];
+    }
+    const uint32_t easy = count - all_hard;
+    uint32_t easy_at = i0 - hard_at;
+    hard_at += easy;
+    for (uint32_t i = i0; i < i1; i += 32) {
+        const bool real = i + lane < i1;
+        const uint32_t row = real ? rows[i + lane] : 0;
+        const bool is = real && is_hard(row);
+        const uint32_t easy_lanes = __ballot_sync(0xffffffff, real && !is);
+        const uint32_t hard_lanes = __ballot_sync(0xffffffff, is);
+        const uint32_t below = (1u << lane) - 1;
+        if (real) {
+            to[is ? hard_at + __popc(hard_lanes & below)
+                  : easy_at + __popc(easy_lanes & below)] = row;
+        }
+        easy_at += __popc(easy_lanes);
+        hard_at += __popc(hard_lanes);
+    }
+    if (threadIdx.x == 0) {
+        split[blockIdx.x] = make_uint2(easy, all_hard);
+    }
+}
+
+} // namespace
+
+cudaError_t launch_split_means(
+        const MixtureRowsInput& in,
+        const DenseProducts& products,
+        cudaStream_t stream) {
+    const auto kernel = in.half_precisions ? split_diagonal_means_kernel
+                                           : split_means_kernel;
+    kernel<<<blocks_for(products.k_padded, 8), 256, 0, stream>>>(
+            in, products);
+    choose_kernel<<<1, choice_threads, 0, stream>>>(in, products);
+    return cudaGetLastError();
+}
+
+cudaError_t launch_split_dense(
+        const MixtureRowsInput& in,
+        const float* norm,
+        const DenseChoice* choice,
+        int most,
+        const uint2* counts,
+        const uint32_t* rows,
+        uint32_t* to,
+        uint2* split,
+        cudaStream_t stream) {
+    split_dense_kernel<<<
+            (in.n + in.block_rows - 1) / in.block_rows,
+            split_threads,
+            0,
+            stream>>>(in, norm, choice, most, counts, rows, to, split);
+    return cudaGetLastError();
+}
+
+cudaError_t launch_split_rows(
+        const MixtureRowsInput& in,
+        int64_t rows,
+        const DensePiece* pieces,
+        const DenseProducts& products,
+        cudaStream_t stream) {
+    const auto kernel = in.half_precisions ? split_rows_kernel<true>
+                                           : split_rows_kernel<false>;
+    kernel<<<blocks_for(rows, 8), 256, 0, stream>>>(
+            in, rows, pieces, products);
+    return cudaGetLastError();
+}
+
+cudaError_t launch_diagonal_norms(
+        const MixtureRowsInput& in,
+        const DenseProducts& products,
+        float* norm,
+        cudaStream_t stream) {
+    diagonal_norms_kernel<<<blocks_for(in.n, 8), 256, 0, stream>>>(
+            in, products, norm);
+    return cudaGetLastError();
+}
+
+} // namespace faiss_flash

@@ -1,0 +1,19 @@
+// The best of groups of centroids for Hopper, any number of dimensions.
+
+#include <faiss_flash/cuda/pipeline_sm90_deep.cuh>
+#include <faiss_flash/cuda/policies/shortlist_sm90.cuh>
+
+namespace faiss_flash {
+
+cudaError_t launch_shortlist_sm90_deep(
+        const CUtensorMap& rows_map,
+        const CUtensorMap& means_map,
+        const ShortlistInput& in,
+        const ShortlistOutput& out,
+        int multiprocessors,
+        cudaStream_t stream) {
+    return sm90::launch_deep<sm90::ThreadShortlist>(
+            rows_map, means_map, in, out, multiprocessors, stream);
+}
+
+} // namespace faiss_flash

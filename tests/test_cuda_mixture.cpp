@@ -335,7 +335,7 @@ TEST_CASE(
             if (weighted) {
                 p.weights = random_weights(n, 33);
             }
-            check_repeats(p, 10, size_t(130) << 20);
+            check_repeats(p, 20, size_t(130) << 20);
             EngineOptions options;
             options.max_device_bytes = size_t(1) << 20;
             CHECK_THROWS_WITH(

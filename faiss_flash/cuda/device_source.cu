@@ -73,7 +73,8 @@ class DeviceSource : public VectorSource {
                 cudaMemcpyHostToDevice,
                 stream));
         with_type(all.x_, [&](auto* from) {
-            using T = std::remove_const_t<std::remove_pointer_t<decltype(from)>>;
+            using Stored = std::remove_pointer_t<decltype(from)>;
+            using T = std::remove_const_t<Stored>;
             gather_kernel<<<blocks, threads, 0, stream>>>(
                     n(),
                     d(),

@@ -9,10 +9,14 @@ namespace faiss_flash {
 
 namespace {
 
+/// Of rows that go through difference form: more of them at once.
+constexpr int64_t plain_piece_rows = 1024;
+
 /// Pieces of one call: blocks end within pieces, and rows of a block may go
 /// two ways.
 size_t all_pieces(const MixturePlan& plan) {
-    return plan.rows / plan.piece_rows + 2 * plan.blocks();
+    return plan.rows / std::min<int64_t>(plan.piece_rows, plain_piece_rows) +
+            2 * plan.blocks();
 }
 
 /// Of an operand, see DenseProducts.
@@ -109,10 +113,15 @@ void DensePass::count(
     FAISS_FLASH_CUDA_CHECK(cudaEventRecord(counted_.get(), stream));
 }
 
+int64_t DensePass::piece_rows(bool by_products) const {
+    return by_products ? plan_.piece_rows
+                       : std::min<int64_t>(plan_.piece_rows, plain_piece_rows);
+}
+
 int DensePass::most_pieces(bool by_products, int excluded, int k) const {
     // distances and shares of excluded components, or shares of all
     const size_t per_row = by_products ? 2 * excluded : k;
-    const size_t piece = per_row * plan_.piece_rows;
+    const size_t piece = per_row * piece_rows(by_products);
     return std::clamp<size_t>(
             share_values(plan_) / std::max<size_t>(piece, 1),
             1,
@@ -145,10 +154,12 @@ DensePass::Added DensePass::add(
         return added;
     }
     DenseProducts products = this->products(shift);
-    products.scales = scales;
     const bool sm90 = choose_assign_kernel(
                               device.capability, products.width) !=
             AssignKernel::sm80;
+    products.scales = scales;
+    products.third = !sm90 || products.width > dense_scores_sm90_max_width;
+    products.sm90 = sm90;
     bool by_products = !in.weights && in.k <= dense_products_max_k &&
             (sm90 || !in.half_precisions);
     if (by_products) {
@@ -192,15 +203,15 @@ DensePass::Added DensePass::add(
     std::vector<Batch> batches;
     auto cut = [&](int64_t first, int64_t end, bool with_products) {
         const int most = most_pieces(with_products, excluded, in.k);
-        for (int64_t i = first; i < end; i += plan_.piece_rows) {
+        const int64_t rows = piece_rows(with_products);
+        for (int64_t i = first; i < end; i += rows) {
             if (batches.empty() || batches.back().count == most ||
                 batches.back().by_products != with_products) {
                 batches.push_back({(int)pieces.size(), 0, with_products});
             }
             batches.back().count++;
             pieces.push_back(
-                    {uint32_t(i),
-                     uint32_t(std::min(plan_.piece_rows, end - i))});
+                    {uint32_t(i), uint32_t(std::min(rows, end - i))});
         }
     };
     for (int64_t b = 0; b < blocks; b++) {
@@ -254,15 +265,13 @@ void DensePass::add_by_products(
     const int64_t rows = batch.count * plan_.piece_rows;
     DenseScratch of_excluded = all;
     of_excluded.dist = shares_.get() + excluded * rows;
-    const bool sm90 = choose_assign_kernel(
-                              device.capability, products.width) !=
-            AssignKernel::sm80;
     FAISS_FLASH_CUDA_CHECK(
             launch_split_rows(in, rows, all.pieces, products, stream));
     FAISS_FLASH_CUDA_CHECK(
-            sm90 ? launch_dense_scores_sm90(
-                           rows, products, device.multiprocessors, stream)
-                 : launch_dense_scores_sm80(rows, products, stream));
+            products.sm90
+                    ? launch_dense_scores_sm90(
+                              rows, products, device.multiprocessors, stream)
+                    : launch_dense_scores_sm80(rows, products, stream));
     FAISS_FLASH_CUDA_CHECK(launch_settle_dense(
             in,
             rows,
@@ -274,7 +283,7 @@ void DensePass::add_by_products(
             out,
             stream));
     FAISS_FLASH_CUDA_CHECK(
-            (sm90 ? launch_dense_sums_sm90 : launch_dense_sums_sm80)(
+            (products.sm90 ? launch_dense_sums_sm90 : launch_dense_sums_sm80)(
                     in, batch.count, products, all, out, stream));
     if (excluded > 0) {
         FAISS_FLASH_CUDA_CHECK(launch_dense_excluded_sums(

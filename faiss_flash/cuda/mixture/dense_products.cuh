@@ -61,13 +61,17 @@ struct DenseProducts {
     int64_t piece_rows = 0;
     Shift shift = {nullptr, 1};
     const uint32_t* numbers = nullptr; ///< of dense rows, see DensePiece
-    __half* rows = nullptr;        ///< high, high, low; (rows, 3 · width)
+    __half* rows = nullptr;        ///< high, low, high; (rows, 3 · width)
+    bool sm90 = false; ///< which kernels
+    bool third = true; ///< whether anybody reads the third part of rows
     float* norm2 = nullptr;        ///< ‖x'‖², or 0 if diagonal; (rows)
     DenseFound* found = nullptr;   ///< (rows)
     float* log_density = nullptr;  ///< (rows); +inf beyond a piece's count
-    __half* means = nullptr;       ///< high, low, high; (k_padded, 3 · width)
+    __half* means = nullptr;       ///< low, high, high; (k_padded, 3 · width)
     float2* columns = nullptr;     ///< a, h, see ListInput; (k_padded)
-    float* scores = nullptr;       ///< log p(x, k), (rows, k_padded)
+    /// log p(x, k), (rows, k_padded); on sm_90 in another order, see
+    /// dense_scores.cuh
+    float* scores = nullptr;
     /// largest norm of rows that a component is exact enough for, and its part
     /// of the mean squared norm; (k)
     double2* reach = nullptr;
@@ -123,6 +127,7 @@ cudaError_t launch_dense_scores_sm80(
         const DenseProducts& products,
         cudaStream_t stream);
 /// Needs compute capability 9.0.
+constexpr int dense_scores_sm90_max_width = 128; ///< without the third part
 cudaError_t launch_dense_scores_sm90(
         int64_t rows,
         const DenseProducts& products,

@@ -8,6 +8,19 @@ namespace faiss_flash {
 
 constexpr DenseFound nothing_found = {-3e38f, 0, 0x7fffffff};
 
+/** Where the scores of 16 rows and 16 components are on sm_90, together: the
+ * components one after the other, of each 16 rows in the order 0, 8, 1, 9, 2 ….
+ * So threads write two rows at once as products leave them, and read four as
+ * products take them.
+ * @param row, component  multiples of 16
+ */
+__device__ inline int64_t score_place(
+        int64_t row,
+        int component,
+        int k_padded) {
+    return row * k_padded + component * 16;
+}
+
 /// `component`s come in ascending order. NaN is not seen.
 __device__ inline void see_score(
         DenseFound& row,

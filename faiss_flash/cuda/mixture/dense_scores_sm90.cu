@@ -17,7 +17,7 @@ namespace sm90 {
 namespace {
 
 struct ScoresInput {
-    int64_t rows;
+    int rows;
     DenseProducts products;
 };
 
@@ -34,9 +34,9 @@ struct ThreadScores {
     }
     float norm2[2];
     DenseFound found[2];
-    int64_t first; ///< of the 64 rows
+    int first; ///< of the 64 rows
 
-    __device__ int64_t row(int high) const {
+    __device__ int row(int high) const {
         return first + row_of_thread() + 8 * high;
     }
 
@@ -57,17 +57,22 @@ struct ThreadScores {
             int tile,
             Load&& load) {
         const int column0 = tile * assign_columns + 2 * (threadIdx.x % 4);
-        float* to = in.products.scores + row(0) * in.products.k_padded +
-                column0;
-        const int64_t below = 8 * (int64_t)in.products.k_padded;
-        const bool real[2] = {row(0) < in.rows, row(1) < in.rows};
+        float* to = in.products.scores +
+                score_place(
+                        first + threadIdx.x % 128 / 32 * 16,
+                        tile * assign_columns,
+                        in.products.k_padded) +
+                threadIdx.x % 4 * 2 * 16 + threadIdx.x % 32 / 8 * 4 +
+                threadIdx.x % 32 / 4 % 2 * 2;
+        const bool real = first < in.rows; // batches are of 128 rows
         const float before[2] = {found[0].top, found[1].top};
-        constexpr int ahead = 3;
+        constexpr int ahead = 2;
         float4 columns[ahead];
 #pragma unroll
         for (int g = 0; g < ahead; g++) {
             columns[g] = load(g);
         }
+        int best[2] = {-1, -1}; // of this tile, past column0
 #pragma unroll
         for (int g = 0; g < 16; g++) {
             const float4 c = columns[g % ahead];
@@ -79,16 +84,31 @@ struct ThreadScores {
                 float* pair = &acc[4 * g + 2 * i];
                 pair[0] = fmaf(c.y, fmaf(2, pair[0], -norm2[i]), c.x);
                 pair[1] = fmaf(c.w, fmaf(2, pair[1], -norm2[i]), c.z);
-                if (real[i]) {
-                    *reinterpret_cast<float2*>(to + i * below + 8 * g) =
-                            make_float2(pair[0], pair[1]);
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    const bool better = pair[e] > found[i].top;
+                    found[i].top = better ? pair[e] : found[i].top;
+                    best[i] = better ? 8 * g + e : best[i];
                 }
-                see_score(found[i], pair[0], column0 + 8 * g);
-                see_score(found[i], pair[1], column0 + 8 * g + 1);
+            }
+            if (real) {
+#pragma unroll
+                for (int e = 0; e < 2; e++) {
+                    // in the order of the program, see load_columns()
+                    asm volatile(
+                            "st.global.v2.f32 [%0], {%1, %2};" ::"l"(
+                                    to + g / 2 * 256 +
+                                    (g % 2 * 8 + e) * 16),
+                            "f"(acc[4 * g + e]),
+                            "f"(acc[4 * g + 2 + e])
+                            : "memory");
+                }
             }
         }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
+            found[i].best =
+                    best[i] >= 0 ? column0 + best[i] : found[i].best;
             float sum[2] = {};
 #pragma unroll
             for (int g = 0; g < 16; g++) {
@@ -112,8 +132,9 @@ struct ThreadScores {
     }
 };
 
-constexpr int scores_stages = 6;
-constexpr int score_registers = 120; ///< per computing thread
+constexpr int scores_stages = 3; ///< of one half of 128 components
+/// per thread, of the computing warpgroups and of the copying one
+constexpr int score_registers = 112, score_copy_registers = 32;
 
 /// Rows of one warpgroup: high and low halves, 64 columns each.
 template <int chunks>
@@ -123,7 +144,7 @@ struct ScoresShared {
         uint8_t part[2][chunks][part_bytes];
     };
     alignas(1024) Rows rows[groups];
-    alignas(1024) uint8_t tile[scores_stages][tile_chunk_bytes];
+    alignas(1024) uint8_t tile[scores_stages][chunks][tile_chunk_bytes];
     uint64_t rows_full[groups], rows_empty[groups];
     uint64_t full[scores_stages], empty[scores_stages];
 };
@@ -146,7 +167,7 @@ __device__ void copy_score_rows(
                             shared.rows[g].part[part][c],
                             map,
                             full,
-                            part * 2 * width + c * chunk,
+                            part * width + c * chunk,
                             block * block_rows + g * 64);
                 }
             }
@@ -164,36 +185,40 @@ __device__ void copy_score_tiles(
         int tiles) {
     Ring ring;
     for (int block = blockIdx.x; block < row_blocks; block += gridDim.x) {
-        for (int i = 0; i < tiles * 2 * chunks; i++) {
-            const int tile = i / (2 * chunks), within = i % (2 * chunks);
-            const int part = within / chunks, c = within % chunks;
+        for (int i = 0; i < 2 * tiles; i++) {
             ptx::mbarrier_wait(&shared.empty[ring.slot], ring.parity ^ 1);
             uint64_t* full = &shared.full[ring.slot];
-            ptx::mbarrier_arrive_expect(full, tile_chunk_bytes);
-            ptx::tma_load(
-                    shared.tile[ring.slot],
-                    map,
-                    full,
-                    part * width + c * chunk,
-                    tile * assign_columns);
+            ptx::mbarrier_arrive_expect(full, chunks * tile_chunk_bytes);
+            for (int c = 0; c < chunks; c++) {
+                ptx::tma_load(
+                        shared.tile[ring.slot][c],
+                        map,
+                        full,
+                        i % 2 * width + c * chunk,
+                        i / 2 * assign_columns);
+            }
             ring.advance(scores_stages);
         }
     }
 }
 
-/// 64 columns of one half of the rows by one half of the components.
+/// One half of 64 rows by one half of 128 components.
 template <int steps>
 __device__ __forceinline__ void issue_half(
         float (&acc)[64],
         uint32_t rows,
         uint32_t tile,
         bool accumulate) {
+    // not known before: addresses of all steps are too many registers
+    asm volatile("" : "+r"(rows), "+r"(tile));
 #pragma unroll
     for (int s = 0; s < steps; s++) {
+        const uint32_t within = s % 4 * 2;
         ptx::wgmma_64x128x16(
                 acc,
-                ptx::wgmma_operand(rows + 2 * s),
-                ptx::wgmma_operand(tile + 2 * s),
+                ptx::wgmma_operand(rows + s / 4 * (64 * chunk * 2 / 16) + within),
+                ptx::wgmma_operand(
+                        tile + s / 4 * (tile_chunk_bytes / 16) + within),
                 accumulate || s > 0);
     }
 }
@@ -211,59 +236,46 @@ __device__ void compute_scores(
             ptx::operand_address(shared.rows) +
             group * (sizeof(shared.rows[0]) / 16);
     const uint32_t tiles_at = ptx::operand_address(shared.tile);
-    constexpr uint32_t chunk_step = ScoresShared<chunks>::part_bytes / 16;
-    constexpr uint32_t part_step = chunks * chunk_step;
-    const float4* columns =
-            reinterpret_cast<const float4*>(in.products.columns) +
-            threadIdx.x % 4;
+    constexpr uint32_t part_step =
+            chunks * ScoresShared<chunks>::part_bytes / 16;
+    constexpr uint32_t tile_step = sizeof(shared.tile[0]) / 16;
     Ring ring;
     uint32_t parity = 0;
     for (int block = blockIdx.x; block < row_blocks; block += gridDim.x) {
         ThreadScores epilogue;
-        epilogue.start(in, (int64_t)block * block_rows + group * 64);
+        epilogue.start(in, block * block_rows + group * 64);
         ptx::mbarrier_wait(&shared.rows_full[group], parity);
         for (int t = 0; t < tiles; t++) {
             float acc[64];
-            int read = 0; // the stage before this one
-#pragma unroll
-            for (int i = 0; i < 2 * chunks; i++) {
-                const int c = i % chunks;
-                constexpr int last = steps - 4 * (chunks - 1);
-                const uint32_t rows = rows_at + c * chunk_step;
-                const uint32_t tile =
-                        tiles_at + ring.slot * (tile_chunk_bytes / 16);
-                ptx::mbarrier_wait(&shared.full[ring.slot], ring.parity);
-                ptx::wgmma_fence();
-                if (c < chunks - 1) {
-                    issue_half<4>(acc, rows, tile, i > 0);
-                } else {
-                    issue_half<last>(acc, rows, tile, i > 0);
-                }
-                if (i < chunks) { // low by high
-                    if (c < chunks - 1) {
-                        issue_half<4>(acc, rows + part_step, tile, true);
-                    } else {
-                        issue_half<last>(acc, rows + part_step, tile, true);
-                    }
-                }
-                ptx::wgmma_commit();
-                if (i > 0) {
-                    ptx::wgmma_wait<1>(); // the products before these
-                    if (leader) {
-                        ptx::mbarrier_arrive(&shared.empty[read]);
-                    }
-                }
-                read = ring.slot;
-                ring.advance(scores_stages);
+            // small products first: sums lose what they are truncated by
+            const int low = ring.slot;
+            ptx::mbarrier_wait(&shared.full[low], ring.parity);
+            ptx::wgmma_fence();
+            issue_half<steps>(
+                    acc, rows_at, tiles_at + low * tile_step, false);
+            ptx::wgmma_commit();
+            ring.advance(scores_stages);
+            const uint32_t high = tiles_at + ring.slot * tile_step;
+            ptx::mbarrier_wait(&shared.full[ring.slot], ring.parity);
+            ptx::wgmma_fence();
+            issue_half<steps>(acc, rows_at + part_step, high, true);
+            issue_half<steps>(acc, rows_at, high, true);
+            ptx::wgmma_commit();
+            ptx::wgmma_wait<1>(); // the first of these
+            if (leader) {
+                ptx::mbarrier_arrive(&shared.empty[low]);
             }
             ptx::wgmma_wait<0>();
             if (leader) {
-                ptx::mbarrier_arrive(&shared.empty[read]);
+                ptx::mbarrier_arrive(&shared.empty[ring.slot]);
                 if (t == tiles - 1) {
                     ptx::mbarrier_arrive(&shared.rows_empty[group]);
                 }
             }
-            const float4* tile_columns = columns + t * (assign_columns / 2);
+            ring.advance(scores_stages);
+            const float4* tile_columns =
+                    reinterpret_cast<const float4*>(in.products.columns) +
+                    t * (assign_columns / 2) + threadIdx.x % 4;
             epilogue.add(in, out, acc, t, [&](int g) {
                 return load_columns(tile_columns + 4 * g);
             });
@@ -303,7 +315,7 @@ __global__ void __launch_bounds__(threads, 1) dense_scores_kernel(
     __syncthreads(); // barriers are initialised before anyone waits on them
 
     if (threadIdx.x < 128) {
-        ptx::registers_give<copy_registers>();
+        ptx::registers_give<score_copy_registers>();
         if (threadIdx.x == 0) {
             copy_score_tiles<chunks>(
                     shared, &means_map, width, row_blocks, tiles);
@@ -340,7 +352,7 @@ cudaError_t launch_scores(
                     products.k_padded,
                     columns,
                     assign_sm90_box_columns),
-            {rows, products},
+            {(int)rows, products},
             products.found);
     return cudaGetLastError();
 }
@@ -377,7 +389,7 @@ cudaError_t launch_dense_scores_sm90(
                     products.k_padded,
                     columns,
                     assign_sm90_box_columns),
-            {rows, products},
+            {(int)rows, products},
             products.found,
             multiprocessors,
             stream);

@@ -37,13 +37,23 @@ __global__ void __launch_bounds__(threads) settle_dense_kernel(
     }
     PairRow<aligned, chunks, diagonal> x;
     x.load(in.x + row * in.d);
-    for (int e = 0; e < excluded; e++) { // all threads of a warp
-        const uint32_t c = products.excluded[e];
-        const float of = distance_of(x, in, c);
-        top.see(log_density_of(in, row, c, of), c);
-        if (lane == e % pair_lanes && at < rows) {
-            dist[e * rows + at] = of;
+    for (int e0 = 0; e0 < excluded; e0 += pair_lanes) { // whole warps
+        float mine = 0; // of component e0 + lane
+        for (int e = e0; e < min(e0 + pair_lanes, excluded); e++) {
+            const float of = distance_of(x, in, products.excluded[e]);
+            mine = lane == e - e0 ? of : mine;
         }
+        if (e0 + lane < excluded && at < rows) {
+            const uint32_t c = products.excluded[e0 + lane];
+            top.see(log_density_of(in, row, c, mine), c);
+            dist[(e0 + lane) * rows + at] = mine;
+        }
+    }
+#pragma unroll
+    for (int step = pair_lanes / 2; step > 0; step /= 2) {
+        const double value = __shfl_xor_sync(0xffffffff, top.value, step);
+        const int number = __shfl_xor_sync(0xffffffff, top.component, step);
+        top.see(value, number);
     }
     double mine = 0;
     for (int e = lane; e < excluded && real; e += pair_lanes) {

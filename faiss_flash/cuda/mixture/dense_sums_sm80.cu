@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(256, 2) dense_product_sums_kernel(
                     column0 + column < products.width;
             const __half* from = products.rows +
                     (int64_t)(first + i0 + r) * 3 * products.width +
-                    part * 2 * products.width + column0 + column;
+                    part * products.width + column0 + column;
             ptx::copy_async_16(
                     &shared.x[part][r][column],
                     there ? from : products.rows,

@@ -9,7 +9,7 @@
 
 #include <cstddef>
 
-#include <faiss_flash/cuda/mixture/dense_products.cuh>
+#include <faiss_flash/cuda/mixture/dense_scores.cuh>
 #include <faiss_flash/cuda/sm90.cuh>
 #include <faiss_flash/cuda/tensor_map.h>
 
@@ -18,7 +18,7 @@ namespace faiss_flash {
 namespace {
 
 constexpr int stage_rows = 64;
-constexpr int stages = 6;
+constexpr int stages = 6; // pairs of them are freed
 constexpr int group_components = 64;
 constexpr int compute_groups = 2;
 constexpr int tile = group_components * compute_groups;
@@ -75,7 +75,7 @@ __device__ void copy_loop(
                         shared.stage[ring.slot].x[part][c],
                         map,
                         full,
-                        part * 2 * products.width + column0 + c * sm90::chunk,
+                        part * products.width + column0 + c * sm90::chunk,
                         row);
             }
         }
@@ -88,20 +88,16 @@ constexpr int step_rows = 32; ///< whose shares are made at once
 /// Scores of step_rows rows: of each 16, rows 2q, 2q + 1, 2q + 8 and 2q + 9 (q =
 /// lane % 4) for each of the thread's two components.
 struct Scores {
-    float value[step_rows / 16][2][4]; ///< 16 rows, component, row
+    float4 value[step_rows / 16][2]; ///< 16 rows, component
 
-    /// @param at  of the thread's first row and component; fits in 32 bits
-    __device__ __forceinline__ void
-    load(const float* scores, uint32_t at, int k_padded) {
+    /// @param from  of the thread's first row and component; moved on
+    __device__ __forceinline__ void load(const float*& from, int k_padded) {
 #pragma unroll
         for (int t = 0; t < step_rows / 16; t++) {
-#pragma unroll
-            for (int r = 0; r < 4; r++) {
-                const uint32_t row = 16 * t + r % 2 + r / 2 * 8;
-                const float* from = scores + (at + row * k_padded);
-                value[t][0][r] = __ldcs(from);
-                value[t][1][r] = __ldcs(from + 8);
-            }
+            const float4* rows = reinterpret_cast<const float4*>(from);
+            value[t][0] = __ldcs(rows);
+            value[t][1] = __ldcs(rows + 8 * 16 / 4);
+            from += 16 * (int64_t)k_padded;
         }
     }
 };
@@ -130,13 +126,15 @@ struct Shares {
                     log_density + 16 * t * sizeof(float));
             const float2 d1 = ptx::load_shared<float2>(
                     log_density + (16 * t + 8) * sizeof(float));
-            const float of_row[4] = {d0.x, d0.y, d1.x, d1.y};
+            const float of_row[4] = {d0.x, d1.x, d0.y, d1.y};
 #pragma unroll
             for (int c = 0; c < 2; c++) {
+                const float4 of = scores.value[t][c];
+                const float values[4] = {of.x, of.y, of.z, of.w};
                 float p[4];
 #pragma unroll
                 for (int r = 0; r < 4; r++) {
-                    const float v = scores.value[t][c][r];
+                    const float v = values[r];
                     p[r] = exp2f_fast(
                             fmaf(v - of_row[r], log2e, log2_scale));
                     totals.count[c] += p[r];
@@ -150,7 +148,7 @@ struct Shares {
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
                     const float2 pair =
-                            make_float2(p[2 * half], p[2 * half + 1]);
+                            make_float2(p[half], p[2 + half]);
                     const __half2 h = __float22half2_rn(pair);
                     const float2 back = __half22float2(h);
                     const __half2 l = __float22half2_rn(
@@ -207,7 +205,7 @@ __device__ __forceinline__ void compute_loop(
         const DenseScratch& scratch,
         const MixtureRowsOutput& out,
         int piece,
-        int64_t first,
+        int first,
         int steps,
         int column0) {
     const int group = sm90::warpgroup() - 1;
@@ -221,22 +219,17 @@ __device__ __forceinline__ void compute_loop(
         const int c = component + 8 * e;
         log_scale[e] = c < in.k ? in.components[c].log_scale : 0;
     }
-    uint32_t from = (first + 2 * (lane % 4)) * products.k_padded + component;
+    const float* from = products.scores +
+            score_place(first, component & ~15, products.k_padded) +
+            lane / 4 * 16 + lane % 4 * 4;
     const uint32_t stages_at = ptx::operand_address(shared.stage);
     const uint32_t density_at = ptx::shared_address(shared.log_density) +
             lane % 4 * 2 * sizeof(float);
-    const int parts = in.half_precisions ? 2 : 1;
-    const int part_columns = products.width / parts;
-    double* const to = scratch.partial +
-            ((int64_t)piece * in.k + component) * parts * in.d +
-            2 * (lane % 4);
     uint32_t kept = 0;
-    sm90::Ring ring, read;
+    sm90::Ring ring;
     Scores scores[2];
-    const uint32_t step_scores = step_rows * products.k_padded;
-    scores[0].load(products.scores, from, products.k_padded);
-    scores[1].load(products.scores, from + step_scores, products.k_padded);
-    from += 2 * step_scores;
+    scores[0].load(from, products.k_padded);
+    scores[1].load(from, products.k_padded);
     for (int i0 = 0; i0 < steps; i0 += dense_run_rows / stage_rows) {
         const int i1 = min(i0 + dense_run_rows / stage_rows, steps);
         float total[64] = {};
@@ -262,9 +255,7 @@ __device__ __forceinline__ void compute_loop(
                             log_scale,
                             totals);
                     if (half == 0 || i + 2 < steps) {
-                        scores[q].load(
-                                products.scores, from, products.k_padded);
-                        from += step_scores;
+                        scores[q].load(from, products.k_padded);
                     }
                     issue_rows(
                             acc,
@@ -275,11 +266,10 @@ __device__ __forceinline__ void compute_loop(
                 ring.advance(stages);
             }
             ptx::wgmma_wait<0>();
-            if (leader) {
-                ptx::mbarrier_arrive(&shared.empty[read.slot]);
-                read.advance(stages);
-                ptx::mbarrier_arrive(&shared.empty[read.slot]);
-                read.advance(stages);
+            if (leader) { // a pair of stages is free
+                const int read = (ring.slot + stages - 2) % stages;
+                ptx::mbarrier_arrive(&shared.empty[read]);
+                ptx::mbarrier_arrive(&shared.empty[read + 1]);
             }
             // rounded here; the matrix unit truncates
 #pragma unroll
@@ -306,7 +296,11 @@ __device__ __forceinline__ void compute_loop(
                 of[in.k] = (i0 > 0 ? of[in.k] : 0) +
                         energy * unit / in.components[c].precision;
             }
-            double* row = to + e * 8 * parts * in.d;
+            const int parts = in.half_precisions ? 2 : 1;
+            const int part_columns = products.width / parts;
+            double* row = scratch.partial +
+                    ((int64_t)piece * in.k + c) * parts * in.d +
+                    2 * (lane % 4);
 #pragma unroll
             for (int g = 0; g < 16; g++) {
                 // eight columns never belong to two parts

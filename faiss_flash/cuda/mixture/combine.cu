@@ -13,7 +13,7 @@ constexpr int threads = 32 * warps;
 constexpr int slice = 128; ///< columns, four a thread
 /// Tiles of a block of rows that a warp adds up; the next ones are another's.
 constexpr int part_tiles = 256;
-constexpr int tiles_at_once = 128;
+constexpr int tiles_at_once = 256;
 static_assert(part_tiles % tiles_at_once == 0);
 
 /// Sums of a slice, squares of it if diagonal, count, energy if not.

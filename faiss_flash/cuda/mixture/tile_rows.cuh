@@ -66,7 +66,7 @@ struct alignas(16) Shared {
     union {
         struct {
             uint32_t rows_of[tile_pairs][row_words]; ///< of a component
-            uint32_t found[tile_pairs]; ///< component; its rank in the tile
+            uint32_t found[tile_pairs]; ///< MaskBit; its rank in the tile
             uint8_t found_row[tile_pairs];
         };
         Pair pair[tile_pairs]; ///< when they have their places
@@ -265,7 +265,7 @@ __device__ __forceinline__ void find_pairs(
                 while (bits != 0) {
                     const int bit = 31 - __clz(bits);
                     bits ^= 1u << bit;
-                    s.found[at] = MaskBit{word, bit}.component();
+                    s.found[at] = word << 5 | bit;
                     s.found_row[at++] = i;
                 }
             });
@@ -363,10 +363,9 @@ __device__ __forceinline__ void order_pairs(
         uint32_t* some,
         uint16_t* before) {
     for_each_pair(s, [&](int p) {
-        const MaskBit at = MaskBit::of(s.found[p]);
-        const uint32_t bit = 1u << at.bit;
-        if (!(some[at.word] & bit)) {
-            atomicOr(some + at.word, bit);
+        const uint32_t word = s.found[p] >> 5, bit = 1u << s.found[p] % 32;
+        if (!(some[word] & bit)) {
+            atomicOr(some + word, bit);
         }
     });
     __syncthreads(); // the tile's components are there
@@ -375,12 +374,11 @@ __device__ __forceinline__ void order_pairs(
     }
     __syncthreads(); // ranks are there
     for_each_pair(s, [&](int p) {
-        const uint32_t component = s.found[p];
-        const MaskBit at = MaskBit::of(component);
+        const MaskBit at = {int(s.found[p] >> 5), int(s.found[p] % 32)};
         const int c = before[at.word] +
                 __popc(some[at.word] & bits_below(at.bit));
         const int i = s.found_row[p];
-        s.id[c] = component;
+        s.id[c] = at.component();
         s.found[p] = c;
         atomicOr(&s.rows_of[c][i / 32], 1u << i % 32);
     });

@@ -9,7 +9,7 @@ namespace faiss_flash {
 namespace {
 
 constexpr int list_threads = 1024;
-constexpr int threads = 256;
+constexpr int threads = 512; // for few rows, latency is what counts
 constexpr int wide_grid = 64; ///< thread blocks per block of rows
 
 /// One thread block per block of rows, a part of its rows per warp; four rows
@@ -211,7 +211,7 @@ __device__ void wide_row(
 }
 
 template <bool aligned, bool diagonal>
-__global__ void __launch_bounds__(threads, 2) wide_rows_kernel(
+__global__ void __launch_bounds__(threads, 1) wide_rows_kernel(
         const TileInput in,
         const MixtureRowsOutput out,
         const WideRows wide) {

@@ -155,7 +155,8 @@ void MixturePass::add(
             in.half_precisions = diagonal_->half_precisions();
         }
         in.range = mixture_range(plan_.k);
-        in.most_drop = in.most_unlisted = mixture_drop / 2;
+        in.most_drop = mixture_drop / 4;
+        in.most_unlisted = mixture_drop * 3 / 4;
         const PreparedRows part = all.slice(first, in.n);
         list_rows(
                 in,

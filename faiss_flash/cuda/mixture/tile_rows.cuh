@@ -41,6 +41,12 @@ struct ComponentPlace {
 };
 static_assert(tile_pairs < 1 << ComponentPlace::bits);
 
+/// Pairs of a tile at most, so that two thread blocks share a multiprocessor;
+/// `chunks` of 32 columns of its rows are staged.
+constexpr int most_pairs_of(int chunks) {
+    return chunks == 4 ? 1280 : chunks == 3 ? 1728 : tile_pairs;
+}
+
 /// What is known of a pair, one after the other.
 struct alignas(16) Pair {
     union {
@@ -62,20 +68,21 @@ struct alignas(16) Pair {
  * After this: the rows, if they are staged; of each word of masks the bits
  * that some row has (uint32_t), and how many come before it (uint16_t).
  */
-struct alignas(16) Shared {
+template <int most_pairs>
+struct alignas(16) SharedOf {
     union {
         struct {
-            uint32_t rows_of[tile_pairs][row_words]; ///< of a component
-            uint32_t found[tile_pairs]; ///< MaskBit; its rank in the tile
-            uint8_t found_row[tile_pairs];
+            uint32_t rows_of[most_pairs][row_words]; ///< of a component
+            uint32_t found[most_pairs]; ///< MaskBit; its rank in the tile
+            uint8_t found_row[most_pairs];
         };
-        Pair pair[tile_pairs]; ///< when they have their places
+        Pair pair[most_pairs]; ///< when they have their places
     };
-    uint32_t id[tile_pairs];        ///< number of a component of the tile
-    uint32_t place[tile_pairs + 1]; ///< ComponentPlace, one more at the end
-    uint16_t component[tile_pairs]; ///< of the tile, of a pair
-    uint16_t several[tile_pairs / 2]; ///< components with several pairs
-    uint8_t row[tile_pairs];          ///< of a pair
+    uint32_t id[most_pairs];        ///< number of a component of the tile
+    uint32_t place[most_pairs + 1]; ///< ComponentPlace, one more at the end
+    uint16_t component[most_pairs]; ///< of the tile, of a pair
+    uint16_t several[most_pairs / 2]; ///< components with several pairs
+    uint8_t row[most_pairs];          ///< of a pair
     // of a row:
     uint32_t rows[tile_rows]; ///< number
     uint16_t first_pair[tile_rows + 1];
@@ -94,6 +101,8 @@ struct alignas(16) Shared {
     uint32_t first_item, first_vector;
     uint64_t staged; ///< mbarrier
 
+    static constexpr int most = most_pairs;
+
     __device__ ComponentPlace place_of(int c) const {
         return {place[c]};
     }
@@ -102,9 +111,10 @@ struct alignas(16) Shared {
     }
 };
 
-/// What follows Shared.
+/// What a thread block has in shared memory.
 template <int chunks>
 struct Parts {
+    using Shared = SharedOf<most_pairs_of(chunks)>;
     /// Floats of a staged row, 0 beyond its end; nothing is staged if 0.
     static constexpr int stride = 32 * chunks;
     float* staged;    ///< (tile_rows, stride)
@@ -135,7 +145,7 @@ __device__ inline uint32_t warp_scan(uint32_t value) {
 }
 
 /// Rows on their way to shared memory, zeros behind them. All threads.
-template <bool aligned, int chunks>
+template <bool aligned, int chunks, class Shared>
 __device__ __forceinline__ void stage_rows(
         Shared& s,
         const MixtureRowsInput& in,
@@ -165,7 +175,7 @@ __device__ __forceinline__ void stage_rows(
 }
 
 /// Before a barrier, after which all threads see all rows.
-template <bool aligned>
+template <bool aligned, class Shared>
 __device__ __forceinline__ void wait_for_rows(Shared& s) {
     if constexpr (aligned && bulk_copies) {
         ptx::mbarrier_wait(&s.staged, 0);
@@ -195,6 +205,7 @@ __device__ __forceinline__ void for_each_word(
 
 /// Four threads: how many components the tile's row i has; of them, those
 /// that this thread sees.
+template <class Shared>
 __device__ __forceinline__ int count_row(
         Shared& s,
         const MaskView& masks,
@@ -214,6 +225,7 @@ __device__ __forceinline__ int count_row(
 
 /// One warp: where the pairs of each row begin. Rows that come too late for
 /// them are wide.
+template <class Shared>
 __device__ __forceinline__ void place_rows(Shared& s) {
     const int lane = threadIdx.x % 32;
     uint32_t begin[5];
@@ -227,7 +239,7 @@ __device__ __forceinline__ void place_rows(Shared& s) {
 #pragma unroll
     for (int u = 0; u < 4; u++) {
         begin[u + 1] = begin[u] + s.count[4 * lane + u];
-        used = begin[u + 1] <= tile_pairs ? begin[u + 1] : used;
+        used = begin[u + 1] <= Shared::most ? begin[u + 1] : used;
     }
     used = __reduce_max_sync(0xffffffff, used);
 #pragma unroll
@@ -244,6 +256,7 @@ __device__ __forceinline__ void place_rows(Shared& s) {
 
 /// Four threads: the pairs of row i.
 /// @param mine  as count_row() returned it
+template <class Shared>
 __device__ __forceinline__ void find_pairs(
         Shared& s,
         const MaskView& masks,
@@ -272,7 +285,7 @@ __device__ __forceinline__ void find_pairs(
 }
 
 /// fn(pair) for the thread's pairs.
-template <class Fn>
+template <class Fn, class Shared>
 __device__ __forceinline__ void for_each_pair(const Shared& s, Fn&& fn) {
     const int all = s.pairs();
 #pragma unroll 1
@@ -282,6 +295,7 @@ __device__ __forceinline__ void for_each_pair(const Shared& s, Fn&& fn) {
 }
 
 /// One warp: how many components come before each word's.
+template <class Shared>
 __device__ inline void rank_words(
         Shared& s,
         int words,
@@ -304,6 +318,7 @@ __device__ inline void rank_words(
 }
 
 /// Where each component's pairs begin. All threads; whole blocks.
+template <class Shared>
 __device__ __forceinline__ void place_components(Shared& s) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int all = s.components;
@@ -345,6 +360,7 @@ __device__ __forceinline__ void place_components(Shared& s) {
 }
 
 /// Where a pair of component c and row i belongs.
+template <class Shared>
 __device__ __forceinline__ int pair_place(const Shared& s, int c, int i) {
     const uint4 rows = *reinterpret_cast<const uint4*>(s.rows_of[c]);
     const uint32_t below = bits_below(i % 32);
@@ -357,6 +373,7 @@ __device__ __forceinline__ int pair_place(const Shared& s, int c, int i) {
 }
 
 /// Pairs by component, and then by row. All threads; whole blocks.
+template <class Shared>
 __device__ __forceinline__ void order_pairs(
         Shared& s,
         int words,

@@ -82,7 +82,7 @@ struct PairMean {
 /// Squared distances of all pairs; eight threads take a run of them, and keep
 /// the mean while there are pairs of it.
 /// @param staged  rows, if chunks > 0
-template <bool aligned, int chunks, bool diagonal>
+template <bool aligned, int chunks, bool diagonal, class Shared>
 __device__ __forceinline__ void pair_distances(
         Shared& s,
         const MixtureRowsInput& in,
@@ -136,11 +136,13 @@ constexpr float lost_one = 0x1p40f; ///< each below 2⁻¹⁰
 
 /// What densities of the tile's row i are relative to: the largest one, but
 /// for rounding.
+template <class Shared>
 __device__ inline double row_top(const Shared& s, int i) {
     return (double)s.threshold[i] + unordered(s.top[i]);
 }
 
 /// Log densities, and the largest one of each row.
+template <class Shared>
 __device__ __forceinline__ void pair_values(
         Shared& s,
         const MixtureRowsInput& in) {
@@ -155,6 +157,7 @@ __device__ __forceinline__ void pair_values(
 }
 
 /// Shares of a row's largest one, and their sums.
+template <class Shared>
 __device__ __forceinline__ void pair_shares(
         Shared& s,
         const MixtureRowsInput& in) {
@@ -182,6 +185,7 @@ __device__ __forceinline__ void pair_shares(
 
 /// One thread: the normaliser of the tile's row i. False: the row is wide.
 /// @param tail  see MaskOutput
+template <class Shared>
 __device__ __forceinline__ bool settle_row(
         Shared& s,
         const MixtureRowsInput& in,
@@ -219,6 +223,7 @@ __device__ __forceinline__ bool settle_row(
 
 /// Responsibilities, times the rows' weights.
 /// @param width  of a row, in the units of Pair::offset
+template <class Shared>
 __device__ __forceinline__ void pair_responsibilities(
         Shared& s,
         bool staged,
@@ -246,6 +251,7 @@ __device__ __forceinline__ void pair_responsibilities(
 }
 
 /// One warp: onto the totals of the pass.
+template <class Shared>
 __device__ __forceinline__ void write_totals(
         const Shared& s,
         int rows,

@@ -9,6 +9,7 @@ namespace tiles {
 
 /// One thread: a component's item if it has one row.
 /// @param width  of a row in the units of TileItem::at
+template <class Shared>
 __device__ __forceinline__ void write_single(
         const Shared& s,
         const TileItems& items,
@@ -70,7 +71,7 @@ struct PairSums {
 /// One warp: the item of a component that has several, with Σ r w x of its
 /// rows, in order, and of a diagonal mixture Σ r w (x − μ)² behind it.
 /// @param v  its number among those components
-template <bool aligned, int chunks, bool diagonal>
+template <bool aligned, int chunks, bool diagonal, class Shared>
 __device__ __forceinline__ void write_several(
         const Shared& s,
         const MixtureRowsInput& in,

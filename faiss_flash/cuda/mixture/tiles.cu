@@ -18,6 +18,7 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
         const TileItems items,
         const WideRows wide) {
     extern __shared__ uint4 raw[];
+    using Shared = typename Parts<chunks>::Shared;
     Shared& s = *reinterpret_cast<Shared*>(raw);
     const int words = in.masks.words;
     const auto parts = Parts<chunks>::of(s, words);
@@ -40,7 +41,7 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
         s.best[t] = UINT32_MAX;
         s.sum[t] = s.listed[t] = s.lost[t] = 0;
     }
-    for (int c = threadIdx.x; c < tile_pairs; c += threads) {
+    for (int c = threadIdx.x; c < Shared::most; c += threads) {
         *reinterpret_cast<uint4*>(s.rows_of[c]) = make_uint4(0, 0, 0, 0);
     }
     for (int w = threadIdx.x; w < words; w += threads) {

@@ -14,8 +14,9 @@ namespace faiss_flash {
 constexpr int tile_rows = 128;
 /// A row with more components is wide.
 constexpr int row_entries = 64;
-/// Components of all rows of a tile; rows that come too late are wide.
-constexpr int tile_pairs = 1280;
+/// Components of all rows of a tile at most (see most_pairs_of); rows that
+/// come too late are wide.
+constexpr int tile_pairs = 2048;
 
 /// How rows are cut; tiles never cross a block of rows.
 struct TileShape {

@@ -35,6 +35,7 @@ namespace {
 struct NamedPolicy {
     const char* name;
     AssignmentPolicy policy;
+    bool diagonal = false; ///< covariances of the mixture
 };
 
 std::vector<NamedPolicy> policies() {
@@ -44,7 +45,10 @@ std::vector<NamedPolicy> policies() {
             {"responsibility, tau = 1/K", AssignmentPolicy::responsibility()},
             {"AIR", AssignmentPolicy::air()},
             {"SOAR", AssignmentPolicy::soar()},
-            {"closure, 10 %", AssignmentPolicy::closure(0.1)}};
+            {"closure, 10 %", AssignmentPolicy::closure(0.1)},
+            {"responsibility > 1 %, up to 8",
+             AssignmentPolicy::responsibility(0.01, 8)},
+            {"diagonal, tau = 1/K", AssignmentPolicy::responsibility(), true}};
 }
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
@@ -104,26 +108,36 @@ class Stopwatch {
     std::vector<std::pair<std::string, cudaEvent_t>> marks_;
 };
 
-/// Vectors of one shape, in device memory, and a mixture of them.
+/// Vectors of one shape, in device memory, and mixtures of them.
 struct Data {
     Shape shape;
     DeviceArray<float> x;
-    Model model;
+    Model spherical, diagonal;
 };
+
+Model train(const Shape& shape, const float* x, bool diagonal) {
+    GMMClustering clustering(shape.d, shape.k);
+    clustering.engine = "cuda";
+    clustering.seed = 1;
+    clustering.gmm.em_niter = 10;
+    if (diagonal) {
+        clustering.gmm.covariance = Covariance::diag;
+    }
+    faiss::IndexFlatL2 index(shape.d);
+    clustering.train_device(shape.n, x, VectorType::float32, index);
+    return clustering.model();
+}
 
 Data make_data(
         const std::string& name,
         const std::vector<uint8_t>& sift,
         const Shape& shape) {
-    Data data{shape, make_rows(name, sift, shape.n, shape.d, nullptr), {}};
-    GMMClustering clustering(shape.d, shape.k);
-    clustering.engine = "cuda";
-    clustering.seed = 1;
-    clustering.gmm.em_niter = 10;
-    faiss::IndexFlatL2 index(shape.d);
-    clustering.train_device(
-            shape.n, data.x.get(), VectorType::float32, index);
-    data.model = clustering.model();
+    Data data{shape, make_rows(name, sift, shape.n, shape.d, nullptr), {}, {}};
+    data.spherical = train(shape, data.x.get(), false);
+    if (name != "randn") {
+        // without structure every component has a share of every vector
+        data.diagonal = train(shape, data.x.get(), true);
+    }
     return data;
 }
 
@@ -131,6 +145,7 @@ Data make_data(
 json compare(
         const AssignmentPolicy& policy,
         const Data& data,
+        const Model& model,
         const idx_t* lists,
         int64_t checked) {
     const int64_t n = data.shape.n;
@@ -158,7 +173,7 @@ json compare(
     assign_lists(
             policy,
             reference_engine(),
-            data.model,
+            model,
             checked,
             x.data(),
             expected.data());
@@ -185,6 +200,7 @@ json run_policy(
         int64_t checked,
         const std::vector<float>& host) {
     const AssignmentPolicy& policy = named.policy;
+    const Model& model = named.diagonal ? data.diagonal : data.spherical;
     const int64_t n = data.shape.n;
     const int k = data.shape.k, d = data.shape.d;
     const Stream own;
@@ -200,7 +216,7 @@ json run_policy(
     const double call_ms = median_ms(repeats, [&] {
         assign_lists_device(
                 policy,
-                data.model,
+                model,
                 n,
                 data.x.get(),
                 VectorType::float32,
@@ -208,15 +224,15 @@ json run_policy(
                 stream);
     });
     row["device_call_ms"] = call_ms;
-    row.update(compare(policy, data, lists.get(), checked));
+    row.update(compare(policy, data, model, lists.get(), checked));
 
     std::map<std::string, std::vector<double>> stages;
     {
         const DeviceInfo device = device_info();
-        DeviceCentroids means(k, d, choose_shift(data.model), stream);
-        means.set(data.model, stream);
+        DeviceCentroids means(k, d, choose_shift(model), stream);
+        means.set(model, stream);
         DeviceRows rows(n, d, stream);
-        ListAssigner assigner(policy, data.model, n, device, stream);
+        ListAssigner assigner(policy, model, n, device, stream);
         for (int i = -2; i < repeats; i++) {
             Stopwatch watch(stream);
             watch.mark("start");
@@ -251,7 +267,7 @@ json run_policy(
             assign_lists(
                     policy,
                     *cuda_engine(),
-                    data.model,
+                    model,
                     n,
                     host.data(),
                     host_lists.data());
@@ -350,7 +366,8 @@ int main(int argc, char** argv) {
                             {{"n", shape.n}, {"d", shape.d}, {"ms", ms}});
                 }
                 for (const NamedPolicy& named : policies()) {
-                    if (std::string(named.name).find(only) !=
+                    const bool there = !named.diagonal || data.diagonal.k > 0;
+                    if (there && std::string(named.name).find(only) !=
                         std::string::npos) {
                         rows.push_back(run_policy(
                                 named, name, data, repeats, checked, host));

@@ -275,6 +275,34 @@ TEST_CASE("cuda: rules by distance on awkward data", "[cuda]") {
     });
 }
 
+TEST_CASE("cuda: lists by shares of diagonal mixtures", "[cuda]") {
+    if (no_device()) {
+        return;
+    }
+    for (const size_t k : {2, 40, 300, 1500}) {
+        for (const size_t d : {5, 96, 128, 200}) {
+            const double scale = d == 5 ? 0.1 : d == 96 ? 1 : d == 200 ? 50 : 3;
+            const Problem p = as_diagonal(
+                    mixture(300, k, d, scale, false, uint32_t(7 * k + d)),
+                    uint32_t(d),
+                    k == 40);
+            const size_t stride = k < 1000 ? 1 : 10;
+            check_policy(AssignmentPolicy::responsibility(), p, 0.5, stride);
+            check_policy(
+                    AssignmentPolicy::responsibility(0.4, 1), p, 0.5, stride);
+            check_policy(
+                    AssignmentPolicy::responsibility(1e-6), p, 0.5, stride);
+            if (k > 8) {
+                check_policy(
+                        AssignmentPolicy::responsibility(0.01, 8),
+                        p,
+                        0.5,
+                        stride);
+            }
+        }
+    }
+}
+
 TEST_CASE("cuda: policies on awkward data", "[cuda]") {
     if (no_device()) {
         return;
@@ -397,33 +425,42 @@ TEST_CASE("cuda: more vectors than are copied at once", "[cuda]") {
         return;
     }
     // chunks of 2¹⁴ rows, and the last one not full
-    const size_t n = 70000, k = 40, d = 1200;
+    const size_t n = 70000, d = 1200;
     Rows x = normal_rows(2000, d, 51);
     for (size_t i = 2000; i < n; i++) {
         x.x.insert(x.x.end(), x.row(i % 2000), x.row(i % 2000) + d);
     }
     x.n = n;
-    Model model = centroid_model(normal_rows(k, d, 52));
-    model.variances.assign(k, 1);
-    model.weights.assign(k, 1.0f / k);
-    for (const AssignmentPolicy& policy :
-         {AssignmentPolicy::air(),
-          AssignmentPolicy::nearest(),
-          AssignmentPolicy::top_m(2),
-          AssignmentPolicy::top_m(3),
-          AssignmentPolicy::responsibility()}) {
-        const size_t limit = policy.list_limit();
-        std::vector<idx_t> lists(n * limit, -7), first(2000 * limit, -7);
-        assign_lists(
-                policy, *cuda_engine(), model, n, x.x.data(), lists.data());
-        assign_lists(
-                policy, *cuda_engine(), model, 2000, x.x.data(), first.data());
-        size_t wrong = 0;
-        for (size_t i = 0; i < n * limit; i++) {
-            wrong += lists[i] != first[i % (2000 * limit)];
+    for (const size_t k : {40, 600}) {
+        Model model = centroid_model(normal_rows(k, d, 52));
+        model.variances.assign(k, 1);
+        model.weights.assign(k, 1.0f / k);
+        for (const AssignmentPolicy& policy :
+             {AssignmentPolicy::air(),
+              AssignmentPolicy::soar(),
+              AssignmentPolicy::closure(0.02),
+              AssignmentPolicy::nearest(),
+              AssignmentPolicy::top_m(2),
+              AssignmentPolicy::top_m(3),
+              AssignmentPolicy::responsibility()}) {
+            const size_t limit = policy.list_limit();
+            std::vector<idx_t> lists(n * limit, -7), first(2000 * limit, -7);
+            assign_lists(
+                    policy, *cuda_engine(), model, n, x.x.data(), lists.data());
+            assign_lists(
+                    policy,
+                    *cuda_engine(),
+                    model,
+                    2000,
+                    x.x.data(),
+                    first.data());
+            size_t wrong = 0;
+            for (size_t i = 0; i < n * limit; i++) {
+                wrong += lists[i] != first[i % (2000 * limit)];
+            }
+            INFO(to_string(policy.rule) << ", k = " << k);
+            CHECK(wrong == 0);
         }
-        INFO(to_string(policy.rule));
-        CHECK(wrong == 0);
     }
 }
 

@@ -3,7 +3,6 @@
 
 #include <functional>
 
-#include <faiss_flash/AssignmentPolicy.h>
 #include <tests/cuda_util.h>
 
 using namespace test;
@@ -70,39 +69,77 @@ TEST_CASE("cuda: the m nearest on awkward data", "[cuda]") {
     });
 }
 
-TEST_CASE(
-        "cuda: responsibilities of diagonal covariances are the CPU engine's",
-        "[cuda]") {
+TEST_CASE("cuda: responsibilities of diagonal covariances", "[cuda]") {
     if (no_device()) {
         return;
     }
-    using faiss_flash::AssignmentPolicy;
-    using faiss_flash::cpu_engine;
-    for (const size_t k : {1, 40, 300}) {
-        for (const bool tied : {false, true}) {
-            const Problem p = as_diagonal(
-                    mixture(500, k, 9, 0.5, true, uint32_t(k)), 8, tied);
-            INFO(p.name);
-            const size_t m = std::min<size_t>(k, 2);
-            const auto found = responsibilities(*cuda_engine(), p, m);
-            const auto expected = responsibilities(cpu_engine(), p, m);
-            CHECK(found.labels == expected.labels);
-            CHECK(same_bytes(found.r, expected.r));
-            CHECK(same_bytes(found.log_likelihood, expected.log_likelihood));
-
-            const auto policy = AssignmentPolicy::responsibility(0.1, int(m));
-            std::vector<idx_t> lists[2];
-            for (const bool cuda : {false, true}) {
-                lists[cuda].assign(p.n() * m, -7);
-                faiss_flash::assign_lists(
-                        policy,
-                        cuda ? *cuda_engine() : cpu_engine(),
-                        p.model,
-                        p.n(),
-                        p.rows.x.data(),
-                        lists[cuda].data());
+    for (const size_t k : {1, 2, 40, 300, 1500, 4500}) {
+        for (const size_t d : {1, 9, 96, 128, 200}) {
+            const size_t m = std::min<size_t>(k, 1 + (k + d) % 16);
+            const size_t n = k < 1000 ? 130 : 20;
+            for (const bool tied : {false, true}) {
+                // narrow, usual and wide components
+                const double scale = d == 9 ? 0.1 : d == 96 ? 1 : 3;
+                const Problem p = as_diagonal(
+                        mixture(n, k, d, scale, false, uint32_t(k + d)),
+                        uint32_t(d),
+                        tied);
+                check_responsibilities(*cuda_engine(), p, m);
+                check_responsibilities(
+                        *cuda_engine(), p, std::min<size_t>(k, 2));
             }
-            CHECK(lists[0] == lists[1]);
         }
     }
+    // more than shortlists are made for
+    const Problem p = as_diagonal(mixture(50, 60, 8, 1, false, 173), 8, false);
+    check_responsibilities(*cuda_engine(), p, 60);
+}
+
+TEST_CASE("cuda: shares of awkward diagonal mixtures", "[cuda]") {
+    if (no_device()) {
+        return;
+    }
+    const size_t n = 200, k = 150, d = 24;
+    auto check = [&](const char* name,
+                     const std::function<void(Problem&)>& change) {
+        Problem p = as_diagonal(mixture(n, k, d, 1, false, 191), 9, false);
+        change(p);
+        const Problem changed = make_problem(name, p.model, p.rows);
+        check_responsibilities(*cuda_engine(), changed, 3);
+    };
+    check("far vectors", [&](Problem& p) {
+        for (size_t i = 0; i < n; i += 9) {
+            p.rows.x[i * d + i % d] += i % 2 ? 1e6f : 300;
+        }
+    });
+    check("collapsed, no weight", [&](Problem& p) {
+        std::copy_n(p.rows.row(3), d, &p.model.means[7 * d]);
+        std::fill_n(&p.model.variances[7 * d], d, 1e-8f);
+        p.model.variances[11 * d + 4] = 1e-10f;
+        p.model.weights[9] = 0;
+    });
+    check("equal components", [&](Problem& p) {
+        for (size_t c = 1; c < k; c++) {
+            std::copy_n(&p.model.means[c / 3 * d], d, &p.model.means[c * d]);
+            std::copy_n(
+                    &p.model.variances[c / 3 * d],
+                    d,
+                    &p.model.variances[c * d]);
+            p.model.weights[c] = p.model.weights[c / 3];
+        }
+    });
+    check("all components equal", [&](Problem& p) {
+        for (size_t c = 1; c < k; c++) {
+            std::copy_n(p.model.means.data(), d, &p.model.means[c * d]);
+            std::copy_n(p.model.variances.data(), d, &p.model.variances[c * d]);
+        }
+    });
+    check("offset", [&](Problem& p) {
+        for (float& v : p.rows.x) {
+            v += 100;
+        }
+        for (float& v : p.model.means) {
+            v += 100;
+        }
+    });
 }

@@ -23,6 +23,21 @@ int padded_centroids(int k) {
     return round_up(k, assign_columns);
 }
 
+/// The largest |mean − offset|. Dimension by dimension: the compiler can use
+/// vector registers then.
+float largest_mean(const Model& model, const std::vector<float>& offset) {
+    const size_t d = model.d;
+    std::vector<float> largest(d);
+    for (size_t c = 0; c < model.k; c++) {
+        const float* mean = model.means.data() + c * d;
+        for (size_t j = 0; j < d; j++) {
+            const float value = std::abs(mean[j] - offset[j]);
+            largest[j] = largest[j] < value ? value : largest[j];
+        }
+    }
+    return *std::max_element(largest.begin(), largest.end());
+}
+
 } // namespace
 
 AssignKernel choose_assign_kernel(int capability, int d_padded) {
@@ -37,10 +52,7 @@ HostShift choose_shift(const Model& model) {
     const size_t d = model.d;
     HostShift shift;
     shift.offset.assign(d, 0);
-    float largest = 0;
-    for (float value : model.means) {
-        largest = std::max(largest, std::abs(value));
-    }
+    float largest = largest_mean(model, shift.offset);
     if (largest == 0 || !std::isfinite(largest)) {
         return shift;
     }
@@ -56,14 +68,7 @@ HostShift choose_shift(const Model& model) {
         for (size_t j = 0; j < d; j++) {
             shift.offset[j] = std::round(sums[j] / model.k / grid) * grid;
         }
-        float spread = 0;
-        for (size_t c = 0; c < model.k; c++) {
-            for (size_t j = 0; j < d; j++) {
-                spread = std::max(
-                        spread,
-                        std::abs(model.means[c * d + j] - shift.offset[j]));
-            }
-        }
+        const float spread = largest_mean(model, shift.offset);
         largest = spread > 0 ? spread : largest;
     }
     // centroids up to 2⁹: vectors 128 times as large still fit, and what is

@@ -1,6 +1,6 @@
 // The CUDA engine: k-means and mixture passes, and the m best centroids or
-// components, on the current device. Large m, and the m best components of
-// mixtures with diagonal covariances, run on the CPU engine.
+// components, on the current device. Large m, and on devices before Hopper the
+// m best components of diagonal covariances, run on the CPU engine.
 
 #include <memory>
 #include <vector>
@@ -32,7 +32,7 @@ class CudaEngine : public Engine {
             size_t m,
             idx_t* labels,
             float* dist) const override {
-        if (m > query_most || n == 0) {
+        if (n == 0 || !ListQuery::can(model, m, false)) {
             cpu_engine().nearest(model, n, x, m, labels, dist);
             return;
         }
@@ -67,7 +67,7 @@ class CudaEngine : public Engine {
             idx_t* labels,
             float* responsibilities,
             float* log_likelihood) const override {
-        if (m > query_most || n == 0 || model.is_diagonal()) {
+        if (n == 0 || !ListQuery::can(model, m, true)) {
             cpu_engine().responsibilities(
                     model, n, x, m, labels, responsibilities, log_likelihood);
             return;

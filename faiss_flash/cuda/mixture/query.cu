@@ -40,8 +40,7 @@ struct ListQuery::Work {
               unproved(1, stream),
               totals(1, stream),
               labels(rows * answer.m, stream),
-              values(rows * answer.m, stream),
-              host_log_density(rows) {}
+              values(rows * answer.m, stream) {}
     DeviceMixture mixture;
     RowLists lists;
     DeviceArray<uint64_t> places;
@@ -55,8 +54,13 @@ struct ListQuery::Work {
     DeviceArray<RowTotals> totals;
     DeviceArray<idx_t> labels;
     DeviceArray<float> values;
-    std::vector<double> host_log_density;
 };
+
+bool ListQuery::can(const Model& model, size_t m, bool responsibilities) {
+    return m <= query_most &&
+            (!responsibilities || !model.is_diagonal() ||
+             device_info().capability == 90);
+}
 
 ListQuery::ListQuery(
         const Model& model,
@@ -73,6 +77,10 @@ void ListQuery::add(
         const DeviceCentroids& means,
         const DeviceInfo& device,
         cudaStream_t stream) {
+    if (answer_.responsibilities && model_.is_diagonal()) {
+        add_diagonal(i0, rows.prepared().n, x, means, device, stream);
+        return;
+    }
     if (!work_) {
         work_ = std::make_shared<Work>(
                 part_rows_,
@@ -238,6 +246,22 @@ void ListQuery::add_part(
                 work.values.get(),
                 stream));
     }
+    fetch(i0,
+          rows.n,
+          work.labels.get(),
+          work.values.get(),
+          work.log_density.get(),
+          stream);
+}
+
+void ListQuery::fetch(
+        int64_t i0,
+        int64_t n,
+        const idx_t* labels,
+        const float* values,
+        const double* log_density,
+        cudaStream_t stream) {
+    const int64_t m = answer_.m;
     auto copy = [&](auto* to, const auto* from, int64_t count) {
         FAISS_FLASH_CUDA_CHECK(cudaMemcpyAsync(
                 to,
@@ -246,20 +270,19 @@ void ListQuery::add_part(
                 cudaMemcpyDeviceToHost,
                 stream));
     };
-    copy(answer_.labels + i0 * m, work.labels.get(), rows.n * m);
-    copy(answer_.values + i0 * m, work.values.get(), rows.n * m);
+    copy(answer_.labels + i0 * m, labels, n * m);
+    copy(answer_.values + i0 * m, values, n * m);
     if (answer_.log_likelihood) {
-        copy(work.host_log_density.data(), work.log_density.get(), rows.n);
+        host_log_density_.resize(n);
+        copy(host_log_density_.data(), log_density, n);
     }
     FAISS_FLASH_CUDA_CHECK(cudaStreamSynchronize(stream));
     if (answer_.log_likelihood) {
         std::copy_n(
-                work.host_log_density.data(),
-                rows.n,
-                answer_.log_likelihood + i0);
+                host_log_density_.data(), n, answer_.log_likelihood + i0);
     }
     std::vector<int64_t> left;
-    for (int64_t i = i0; i < i0 + rows.n; i++) {
+    for (int64_t i = i0; i < i0 + n; i++) {
         if (answer_.labels[i * m] == not_answered) {
             left.push_back(i);
         }

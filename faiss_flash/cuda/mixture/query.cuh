@@ -30,6 +30,9 @@ class ListQuery {
         float* log_likelihood; ///< or nullptr
     };
 
+    /// Whether the device finds so many: of diagonal mixtures a Hopper GPU.
+    static bool can(const Model& model, size_t m, bool responsibilities);
+
     ListQuery(const Model& model, const Answer& answer, int64_t chunk_rows);
 
     /// Rows [i0, i0 + rows.prepared().n); waits for the stream.
@@ -43,6 +46,14 @@ class ListQuery {
 
    private:
     struct Work;
+    struct DiagonalWork;
+    void add_diagonal(
+            int64_t i0,
+            int64_t n,
+            const float* x,
+            const DeviceCentroids& means,
+            const DeviceInfo& device,
+            cudaStream_t stream);
     void add_part(
             int64_t i0,
             const PreparedRows& rows,
@@ -53,12 +64,23 @@ class ListQuery {
             const float* means,
             const DeviceInfo& device,
             cudaStream_t stream);
+    /// Answers of n rows from i0 on to the host; the CPU engine's where there
+    /// is none.
+    void fetch(
+            int64_t i0,
+            int64_t n,
+            const idx_t* labels,
+            const float* values,
+            const double* log_density,
+            cudaStream_t stream);
     void ask_cpu(const std::vector<int64_t>& rows) const;
 
     const Model& model_;
     const Answer answer_;
     const int64_t part_rows_;
     std::shared_ptr<Work> work_;
+    std::shared_ptr<DiagonalWork> diagonal_;
+    std::vector<double> host_log_density_;
 };
 
 } // namespace faiss_flash

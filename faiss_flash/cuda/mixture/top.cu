@@ -35,6 +35,41 @@ __device__ void rank_candidates(
 
 constexpr int threads = 256;
 
+/// The entries of a warp's row, and where its answer goes.
+struct RowAnswer {
+    int64_t row;
+    uint64_t first; ///< entry
+    int count;      ///< of entries
+    int64_t* labels; ///< (m)
+    float* values;   ///< (m)
+
+    /// False if there is nothing to do: no such row, or fewer entries than
+    /// `least`, which is not answered.
+    __device__ bool find(
+            int64_t n,
+            int m,
+            int least,
+            const uint64_t* places,
+            int64_t* all_labels,
+            float* all_values) {
+        row = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
+        if (row >= n) {
+            return false;
+        }
+        labels = all_labels + row * m;
+        values = all_values + row * m;
+        first = places[row] & RowPlace::entries_mask;
+        count = (places[row + 1] & RowPlace::entries_mask) - first;
+        if (count < least) {
+            for (int j = threadIdx.x % 32; j < m; j += 32) {
+                labels[j] = not_answered;
+            }
+            return false;
+        }
+        return true;
+    }
+};
+
 /// One warp a row: its entries by weight.
 __global__ void __launch_bounds__(threads) top_entries_kernel(
         int64_t n,
@@ -44,22 +79,11 @@ __global__ void __launch_bounds__(threads) top_entries_kernel(
         const uint32_t* components,
         int64_t* labels,
         float* values) {
-    const int64_t row =
-            ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-    if (row >= n) {
+    RowAnswer answer;
+    if (!answer.find(n, m, 1, places, labels, values)) {
         return;
     }
     const int lane = threadIdx.x % 32;
-    labels += row * m;
-    values += row * m;
-    const uint64_t first = places[row] & RowPlace::entries_mask;
-    const int count = (places[row + 1] & RowPlace::entries_mask) - first;
-    if (count == 0) {
-        for (int j = lane; j < m; j += 32) {
-            labels[j] = not_answered;
-        }
-        return;
-    }
     Candidate mine[2];
     float weight[2];
     int rank[2], kept = 0;
@@ -67,24 +91,25 @@ __global__ void __launch_bounds__(threads) top_entries_kernel(
     for (int half = 0; half < 2; half++) {
         const int i = lane + 32 * half;
         mine[half] = {0, 0xffffffff};
-        if (i < count) {
+        if (i < answer.count) {
             mine[half] = {
-                    entries[first + i].weight, components[first + i]};
+                    entries[answer.first + i].weight,
+                    components[answer.first + i]};
         }
         weight[half] = mine[half].value;
         kept += __popc(__ballot_sync(0xffffffff, weight[half] > 0));
     }
-    rank_candidates(count, mine, rank);
+    rank_candidates(answer.count, mine, rank);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
         if (weight[half] > 0 && rank[half] < m) {
-            labels[rank[half]] = mine[half].number;
-            values[rank[half]] = weight[half];
+            answer.labels[rank[half]] = mine[half].number;
+            answer.values[rank[half]] = weight[half];
         }
     }
     for (int j = kept + lane; j < m; j += 32) {
-        labels[j] = -1;
-        values[j] = 0;
+        answer.labels[j] = -1;
+        answer.values[j] = 0;
     }
 }
 
@@ -101,28 +126,17 @@ __global__ void __launch_bounds__(threads) top_listed_kernel(
         const uint32_t* components,
         int64_t* labels,
         float* values) {
-    const int64_t row =
-            ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / 32;
-    if (row >= n) {
+    // closer than the m-th to be sure: a list that is too short is no list
+    RowAnswer answer;
+    if (!answer.find(n, m, m, places, labels, values)) {
         return;
     }
     const int lane = threadIdx.x % 32;
-    labels += row * m;
-    values += row * m;
-    x += row * d;
-    // closer than the m-th to be sure: a list that is too short is no list
-    const uint64_t first = places[row] & RowPlace::entries_mask;
-    const int count = (places[row + 1] & RowPlace::entries_mask) - first;
-    if (count < m) {
-        for (int j = lane; j < m; j += 32) {
-            labels[j] = not_answered;
-        }
-        return;
-    }
+    x += answer.row * d;
     Candidate mine[2] = {
             {-INFINITY, 0xffffffff}, {-INFINITY, 0xffffffff}};
-    for (int at = 0; at < count; at++) {
-        const uint32_t number = components[first + at];
+    for (int at = 0; at < answer.count; at++) {
+        const uint32_t number = components[answer.first + at];
         const float* c = means + (int64_t)number * d;
         double sum = 0;
         for (int j = lane; j < d; j += 32) {
@@ -136,12 +150,12 @@ __global__ void __launch_bounds__(threads) top_listed_kernel(
         }
     }
     int rank[2];
-    rank_candidates(count, mine, rank);
+    rank_candidates(answer.count, mine, rank);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        if (lane + 32 * half < count && rank[half] < m) {
-            labels[rank[half]] = mine[half].number;
-            values[rank[half]] =
+        if (lane + 32 * half < answer.count && rank[half] < m) {
+            answer.labels[rank[half]] = mine[half].number;
+            answer.values[rank[half]] =
                     l2 ? -mine[half].value : mine[half].value;
         }
     }

@@ -24,10 +24,16 @@ ShortlistGroups groups_of(int k) {
     return ShortlistGroups::of((k + assign_columns - 1) / assign_columns);
 }
 
-ListWay way_of(const AssignmentPolicy& policy, int k, int capability) {
-    const int limit = policy.list_limit();
+ListWay way_of(
+        const AssignmentPolicy& policy,
+        const Model& model,
+        int capability) {
+    const int limit = policy.list_limit(), k = model.k;
     if (k == 1 || (limit == 1 && !by_shares(policy))) {
         return ListWay::nearest;
+    }
+    if (by_shares(policy) && model.is_diagonal()) {
+        return ListWay::diagonal;
     }
     const bool two = limit <= 2 &&
             (by_shares(policy) || policy.rule == AssignmentRule::top_m);
@@ -105,7 +111,7 @@ ListAssigner::Work::Work(
         int64_t most_rows,
         const DeviceInfo& device,
         cudaStream_t stream)
-        : way(way_of(policy, model.k, device.capability)),
+        : way(way_of(policy, model, device.capability)),
           k(model.k),
           d(model.d),
           device(device),
@@ -117,10 +123,18 @@ ListAssigner::Work::Work(
     if (way == ListWay::nearest) {
         return;
     }
+    left = DeviceArray<uint32_t>(most_rows, stream);
+    if (way == ListWay::diagonal) {
+        part = std::min(most_rows, ShareShortlists::usual_rows(k, d));
+        shares = std::make_unique<ShareShortlists>(part, k, d, stream);
+        shares->set(model, stream);
+        choose.components = shares->mixture().components();
+        choose.half_precisions = shares->mixture().half_precisions();
+        return;
+    }
     part = std::min(
             most_rows, way == ListWay::shortlist ? open_list_rows : list_rows);
     lists = std::make_unique<RowLists>(part, stream);
-    left = DeviceArray<uint32_t>(most_rows, stream);
     if (way == ListWay::groups || way == ListWay::shortlist) {
         group_best = DeviceArray<float>(part * list_groups_per_row, stream);
     }
@@ -141,6 +155,7 @@ ListAssigner::Work::Work(
         keys = DeviceArray<uint32_t>(
                 shortlist_part * shortlist.count() * shortlist_kept, stream);
         bounds = DeviceArray<uint32_t>(shortlist_part, stream);
+        unsettled = DeviceArray<uint32_t>(shortlist_part, stream);
         alpha = DeviceArray<float>(k + assign_columns, stream);
         shortlist_terms = DeviceArray<ShortlistTerms>(1, stream);
     }
@@ -151,6 +166,10 @@ ListAssigner::Work::Work(
         mixture.set(model, stream);
         choose.components = mixture.components();
     }
+}
+
+ListAssigner::Work::~Work() {
+    cudaEventSynchronize(counted.get()); // host_counts are written
 }
 
 RowNumbers ListAssigner::Work::numbers(ListCounter at, int64_t most_rows)
@@ -176,7 +195,8 @@ void ListAssigner::Work::read_counts() {
 bool ListAssigner::can(const AssignmentPolicy& policy, const Model& model) {
     return candidates_of(policy, model.k) <= choose_most &&
             policy.list_limit() <= choose_most &&
-            !(by_shares(policy) && model.is_diagonal());
+            (!by_shares(policy) || !model.is_diagonal() ||
+             device_info().capability == 90);
 }
 
 size_t ListAssigner::bytes(int64_t rows, int k, int d) {
@@ -184,8 +204,10 @@ size_t ListAssigner::bytes(int64_t rows, int k, int d) {
     return 5 * rows * sizeof(uint32_t) + RowLists::bytes(part) +
             part * (list_groups_per_row * sizeof(float) +
                     padded(d) * sizeof(__half) + 2 * sizeof(float)) +
+            ShareShortlists::bytes(
+                    std::min(rows, ShareShortlists::usual_rows(k, d)), k, d) +
             std::min(rows, shortlist_rows) *
-            (shortlist_groups * shortlist_kept + 1) * sizeof(uint32_t) +
+            (shortlist_groups * shortlist_kept + 2) * sizeof(uint32_t) +
             (k + assign_columns) *
                     (2 * sizeof(float2) + 2 * sizeof(float) +
                      sizeof(ComponentTerms)) +

@@ -5,8 +5,9 @@
 #include <memory>
 
 #include <faiss_flash/cuda/mixture/lists.cuh>
+#include <faiss_flash/cuda/pinned_pool.h>
 #include <faiss_flash/cuda/policies/list_assigner.cuh>
-#include <faiss_flash/cuda/policies/shortlist.cuh>
+#include <faiss_flash/cuda/policies/share_shortlists.cuh>
 #include <faiss_flash/cuda/policies/top_two.cuh>
 
 namespace faiss_flash {
@@ -17,7 +18,8 @@ enum class ListWay {
     two,       ///< two best scores where they are proved, then `shares`
     shares,    ///< all components that matter, listed from the best label
     shortlist, ///< the nearest from the bests of groups, then `groups`
-    groups     ///< the nearest, listed from thresholds by groups
+    groups,    ///< the nearest, listed from thresholds by groups
+    diagonal   ///< components of diagonal mixtures from shortlists
 };
 
 /// Rows listed at once.
@@ -35,6 +37,7 @@ enum ListCounter {
     unordered_at,
     left_at,
     unproved_at,
+    unsettled_at,
     list_counters
 };
 
@@ -61,6 +64,7 @@ struct ListAssigner::Work {
          int64_t most_rows,
          const DeviceInfo& device,
          cudaStream_t stream);
+    ~Work();
 
     RowNumbers numbers(ListCounter at, int64_t most_rows) const;
     uint32_t count(ListCounter at) const;
@@ -74,7 +78,7 @@ struct ListAssigner::Work {
     ChooseInput choose;
     DeviceMixture mixture;
     DeviceArray<uint32_t> counts; ///< (list_counters)
-    PinnedBuffer host_counts;
+    PooledBuffer host_counts;
     Event counted;
     int64_t part = 0;                ///< rows listed at once
     std::unique_ptr<RowLists> lists; ///< of `part` rows
@@ -87,9 +91,10 @@ struct ListAssigner::Work {
     // shortlists
     ShortlistGroups shortlist;
     int64_t shortlist_part = 0; ///< rows at once
-    DeviceArray<uint32_t> keys, bounds;
+    DeviceArray<uint32_t> keys, bounds, unsettled;
     DeviceArray<float> alpha;
     DeviceArray<ShortlistTerms> shortlist_terms;
+    std::unique_ptr<ShareShortlists> shares; ///< of `part` rows
 
     DeviceRows* rows = nullptr;
     PreparedRows prepared;

@@ -25,6 +25,9 @@ struct ChooseInput {
     const float* means = nullptr; ///< (k, d)
     /// (k) responsibilities decide; nullptr: distances
     const ComponentTerms* components = nullptr;
+    /// 1 / 2σ² of a diagonal mixture, (k, d), for launch_choose_of_all();
+    /// its components have a precision of 1
+    const float* half_precisions = nullptr;
     /// (k, k) ‖c − c'‖² for rules that ask for it; nullptr: computed
     const float* between = nullptr;
 

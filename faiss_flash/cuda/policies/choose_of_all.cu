@@ -35,7 +35,18 @@ __global__ void __launch_bounds__(threads, 2) all_values_kernel(
         const int c = first + step + group;
         const int64_t at = min(c, in.k - 1);
         double dist[warp_rows];
-        distances<aligned>(in.d, in.means + at * in.d, x, dist);
+        if (in.half_precisions) {
+#pragma unroll
+            for (int r = 0; r < warp_rows; r++) {
+                dist[r] = weighted_distance<aligned>(
+                        in.d,
+                        x[r],
+                        in.means + at * in.d,
+                        in.half_precisions + at * in.d);
+            }
+        } else {
+            distances<aligned>(in.d, in.means + at * in.d, x, dist);
+        }
 #pragma unroll
         for (int r = 0; r < warp_rows; r++) {
             if (c < in.k && i + r < count &&

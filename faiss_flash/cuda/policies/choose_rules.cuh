@@ -92,6 +92,48 @@ __device__ __forceinline__ double distance(
     return dist[0];
 }
 
+/// Σ_j w_j (a_j − b_j)²; every eight lanes have theirs. The whole warp calls.
+template <bool aligned>
+__device__ __forceinline__ double weighted_distance(
+        int d,
+        const float* __restrict__ a,
+        const float* __restrict__ b,
+        const float* __restrict__ weights) {
+    const int lane = threadIdx.x % distance_lanes;
+    float part = 0;
+    if constexpr (aligned) {
+#pragma unroll 2
+        for (int j = 4 * lane; j < d; j += 4 * distance_lanes) {
+            const float4 p = __ldg(reinterpret_cast<const float4*>(a + j));
+            const float4 q = __ldg(reinterpret_cast<const float4*>(b + j));
+            const float4 w =
+                    __ldg(reinterpret_cast<const float4*>(weights + j));
+            const float4 r = make_float4(
+                    p.x - q.x, p.y - q.y, p.z - q.z, p.w - q.w);
+            part = fmaf(w.x * r.x, r.x, part);
+            part = fmaf(w.y * r.y, r.y, part);
+            part = fmaf(w.z * r.z, r.z, part);
+            part = fmaf(w.w * r.w, r.w, part);
+        }
+    } else {
+        for (int j = lane; j < d; j += distance_lanes) {
+            const float r = __ldg(a + j) - __ldg(b + j);
+            part = fmaf(__ldg(weights + j) * r, r, part);
+        }
+    }
+    part = row_sum<distance_lanes>(part);
+    if (__all_sync(0xffffffff, isfinite(part))) {
+        return part;
+    }
+    double sum = 0;
+#pragma unroll 1
+    for (int j = lane; j < d; j += distance_lanes) {
+        const double r = (double)a[j] - b[j];
+        sum += weights[j] * r * r;
+    }
+    return row_sum<distance_lanes>(sum);
+}
+
 /// Candidates of one row, best first, in shared memory.
 struct RowCandidates {
     uint32_t number[choose_most];

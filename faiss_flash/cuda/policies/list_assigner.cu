@@ -40,7 +40,7 @@ void ListAssigner::begin(
     work.to = to;
     work.choose.x = x;
     work.choose.means = means.means();
-    work.unit = means.shift().scale * means.shift().scale;
+    work.unit = 1 / (means.shift().scale * means.shift().scale);
     if (work.way == ListWay::nearest) {
         rows.assign(
                 means, work.counts.get() + unproved_at, work.device, stream);
@@ -55,6 +55,11 @@ void ListAssigner::begin(
     }
     FAISS_FLASH_CUDA_CHECK(cudaMemsetAsync(
             work.counts.get(), 0, list_counters * sizeof(uint32_t), stream));
+    if (work.way == ListWay::diagonal) {
+        choose_shares(means);
+        work.read_counts();
+        return;
+    }
     work.centroids = means.prepared_for(work.prepared.typical, stream);
     work.terms = work.choose.components
             ? work.mixture.terms_for(
@@ -131,6 +136,32 @@ void ListAssigner::find_two() {
     stage("two best");
 }
 
+/// Largest responsibilities of a diagonal mixture.
+void ListAssigner::choose_shares(const DeviceCentroids& means) {
+    Work& work = *work_;
+    const cudaStream_t stream = work.stream;
+    work.shares->prepare(means.means(), means.shift(), stream);
+    const int64_t n = work.prepared.n;
+    for (int64_t first = 0; first < n; first += work.part) {
+        const int64_t rows = std::min(work.part, n - first);
+        const ShareView view = work.shares->fill(
+                rows,
+                work.choose.x + first * work.d,
+                work.device.multiprocessors,
+                stream);
+        stage("shortlist");
+        FAISS_FLASH_CUDA_CHECK(launch_choose_shares(
+                work.choose,
+                view,
+                rows,
+                first,
+                work.to + first * work.choose.limit,
+                {work.left.get(), work.counts.get() + left_at},
+                stream));
+        stage("choose");
+    }
+}
+
 /// Shortlists to lists, of all rows; rows that they do not do for are open.
 void ListAssigner::choose_shortlisted() {
     Work& work = *work_;
@@ -142,11 +173,10 @@ void ListAssigner::choose_shortlisted() {
             work.alpha.get(),
             work.shortlist_terms.get(),
             stream));
-    const auto launch = choose_assign_kernel(90, all.d_padded) ==
-                    AssignKernel::sm90
-            ? launch_shortlist_sm90
-            : launch_shortlist_sm90_deep;
     const RowNumbers open = work.numbers(unordered_at, all.n);
+    // few of all rows at once
+    const RowCount unsettled = {
+            work.unsettled.get(), work.counts.get() + unsettled_at};
     for (int64_t first = 0; first < all.n; first += work.shortlist_part) {
         ShortlistInput in;
         in.rows = all.slice(
@@ -157,21 +187,7 @@ void ListAssigner::choose_shortlisted() {
         in.terms = work.shortlist_terms.get();
         in.groups = work.shortlist;
         const ShortlistOutput lists = {work.keys.get(), work.bounds.get()};
-        FAISS_FLASH_CUDA_CHECK(
-                launch(tensor_map(
-                               in.rows.halves,
-                               in.rows.n,
-                               all.d_padded,
-                               assign_sm90_box_rows),
-                       tensor_map(
-                               in.means,
-                               in.k_padded,
-                               all.d_padded,
-                               assign_sm90_box_columns),
-                       in,
-                       lists,
-                       work.device.multiprocessors,
-                       stream));
+        launch_shortlist(in, lists, work.device.multiprocessors, stream);
         stage("shortlist");
         ShortlistView view;
         view.lists = lists;
@@ -186,8 +202,9 @@ void ListAssigner::choose_shortlisted() {
                 in.rows.n,
                 first,
                 work.to,
-                open.rows,
-                open.count,
+                unsettled,
+                {open.rows, open.count},
+                work.device.multiprocessors,
                 stream));
         stage("choose");
     }
@@ -279,74 +296,6 @@ void ListAssigner::choose_listed(
             work.left.get(),
             work.counts.get() + left_at,
             work.stream));
-}
-
-/// Rows that the two best scores left open.
-void ListAssigner::settle(
-        const RowNumbers& open,
-        int64_t count,
-        bool ordered) {
-    Work& work = *work_;
-    const cudaStream_t stream = work.stream;
-    ChooseInput in = work.choose;
-    if (ordered) {
-        in.log_tau = -INFINITY; // that there are so many lists is known
-    }
-    for (int64_t i = 0; i < count; i += work.part) {
-        const PreparedRows rows = work.gathered.gather(
-                work.prepared,
-                std::min(work.part, count - i),
-                open.rows + i,
-                stream);
-        RowLists& lists = *work.lists;
-        FAISS_FLASH_CUDA_CHECK(launch_row_limits(
-                rows,
-                work.centroids,
-                work.terms,
-                open.columns + i,
-                ordered ? 0 : mixture_range(work.k),
-                lists.limits(),
-                stream,
-                !ordered));
-        stage("gather");
-        lists.fill(rows, work.centroids, work.terms, work.device, stream);
-        stage("list");
-        choose_listed(in, rows.n, 0, open.rows + i);
-        stage("choose open");
-    }
-}
-
-/// Rows that shortlists left open.
-void ListAssigner::settle_nearest(const uint32_t* numbers, int64_t count) {
-    Work& work = *work_;
-    for (int64_t i = 0; i < count; i += work.part) {
-        const PreparedRows rows = work.gathered.gather(
-                work.prepared,
-                std::min(work.part, count - i),
-                numbers + i,
-                work.stream);
-        stage("gather");
-        list_nearest(rows);
-        choose_listed(work.choose, rows.n, 0, numbers + i);
-        stage("choose open");
-    }
-}
-
-void ListAssigner::compare_with_all(const uint32_t* rows, int64_t count) {
-    Work& work = *work_;
-    const int64_t most = std::max<int64_t>(1, most_values / work.k);
-    const int64_t at_once = std::min(count, most);
-    const DeviceArray<double> values(at_once * work.k, work.stream);
-    for (int64_t i = 0; i < count; i += at_once) {
-        FAISS_FLASH_CUDA_CHECK(launch_choose_of_all(
-                work.choose,
-                std::min(at_once, count - i),
-                rows + i,
-                values.get(),
-                work.to,
-                work.stream));
-    }
-    stage("all");
 }
 
 void ListAssigner::finish() {

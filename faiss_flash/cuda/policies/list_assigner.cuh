@@ -16,8 +16,8 @@ namespace faiss_flash {
  */
 class ListAssigner {
    public:
-    /// Whether the policy looks at few enough candidates, of components with
-    /// one variance each.
+    /// Whether the policy looks at few enough candidates, and for
+    /// responsibilities of diagonal mixtures, whether the device is Hopper.
     static bool can(const AssignmentPolicy& policy, const Model& model);
 
     /// @param model  under L2; uploaded here
@@ -58,6 +58,7 @@ class ListAssigner {
    private:
     struct Work;
     void find_two();
+    void choose_shares(const DeviceCentroids& means);
     void choose_shortlisted();
     void list_nearest(const PreparedRows& rows);
     void list_candidates();

@@ -30,25 +30,33 @@ constexpr uint32_t shortlist_none = 0x80000000;
  * differences of keys are differences of distances.
  */
 struct ShortlistTerms {
-    float beta;       ///< −2·scale
-    float scale;      ///< a power of two
-    float row_norm;   ///< X
-    float norm;       ///< of all centroids but those too far out
-    float error;      ///< the same of their rounding errors
+    float beta;      ///< −2·scale
+    float scale;     ///< a power of two
+    float per_scale; ///< 1 / scale
+    float row_norm;  ///< X
+    float norm;      ///< largest of all centroids but those too far out
+    /// score_error() of a row with the worst of these, and what norms add,
+    /// by norm and error of the row, and by (norm of the row + norm)²
+    float by_norm, by_error, by_square;
     uint32_t ceiling; ///< keys above may be behind one that is too far out
+
+    /// Error of q for a row.
+    __device__ float error(float row_norm, float row_error) const {
+        const float sum = row_norm + norm;
+        return scale *
+                (by_norm * row_norm + by_error * row_error +
+                 by_square * sum * sum) +
+                0x1p-23f;
+    }
+    /// The dist of a prepared row (in units of its halves) less ‖x'‖².
+    __device__ float relative_dist(uint32_t key) const {
+        const float q = (key >> shortlist_column_bits) * 0x1p-24f;
+        return (q - room) * per_scale - row_norm * row_norm;
+    }
+
+    /// What errors of q may take: rows with more are not proved.
+    static constexpr float room = 0x1p-6f;
 };
-
-/// What errors of q may take: rows with more are not proved.
-constexpr float shortlist_room = 0x1p-6f;
-
-/// The dist of a prepared row (in units of its halves) less ‖x'‖².
-__device__ inline float relative_dist(
-        uint32_t key,
-        const ShortlistTerms& terms) {
-    const float q = (key >> shortlist_column_bits) * 0x1p-24f;
-    return (q - shortlist_room) / terms.scale -
-            terms.row_norm * terms.row_norm;
-}
 
 /// How the columns of k_padded are cut into groups.
 struct ShortlistGroups {
@@ -67,9 +75,9 @@ struct ShortlistGroups {
         return 4 * slots;
     }
     /// Of a key of group `group`: slot · 4 + thread of the row.
-    __device__ int column(int group, uint32_t key) const {
-        const int within = key & ((1 << shortlist_column_bits) - 1);
-        const int tile = (group / 4 << log_tiles) + within / 32;
+    __device__ int column(uint32_t group, uint32_t key) const {
+        const uint32_t within = key & ((1 << shortlist_column_bits) - 1);
+        const uint32_t tile = (group / 4 << log_tiles) + within / 32;
         return tile * assign_columns + within % 32 / 2 * 8 + group % 4 * 2 +
                 within % 2;
     }
@@ -77,12 +85,15 @@ struct ShortlistGroups {
 
 /// Rows and columns of one pass; all on the device.
 struct ShortlistInput {
-    PreparedRows rows;
+    PreparedRows rows; ///< for costs, their norms are what `costs` subtract
     int k_padded = 0;
     const __half* means = nullptr; ///< (k_padded, d_padded)
-    const float* alpha = nullptr;  ///< (k_padded), see launch_shortlist_columns
-    const ShortlistTerms* terms = nullptr;
     ShortlistGroups groups;
+    // distances:
+    const float* alpha = nullptr; ///< (k_padded), see launch_shortlist_columns
+    const ShortlistTerms* terms = nullptr;
+    // or costs: q = a + h·(norm − 2 x'·c') between ½ and 1
+    const float2* costs = nullptr; ///< a, h; (k_padded)
     uint32_t key_factor = 1u << shortlist_column_bits; ///< see make_key
 };
 
@@ -101,7 +112,14 @@ cudaError_t launch_shortlist_columns(
         ShortlistTerms* terms,
         cudaStream_t stream);
 
-/// Needs compute capability 9.0 and d_padded ≤ assign_sm90_max_d.
+/// Needs compute capability 9.0.
+void launch_shortlist(
+        const ShortlistInput& in,
+        const ShortlistOutput& out,
+        int multiprocessors,
+        cudaStream_t stream);
+
+/// Its kernels, for d_padded ≤ assign_sm90_max_d and for any.
 cudaError_t launch_shortlist_sm90(
         const CUtensorMap& rows_map,
         const CUtensorMap& means_map,
@@ -109,8 +127,6 @@ cudaError_t launch_shortlist_sm90(
         const ShortlistOutput& out,
         int multiprocessors,
         cudaStream_t stream);
-
-/// The same for any number of dimensions.
 cudaError_t launch_shortlist_sm90_deep(
         const CUtensorMap& rows_map,
         const CUtensorMap& means_map,

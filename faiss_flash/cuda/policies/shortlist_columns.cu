@@ -1,5 +1,8 @@
+#include <faiss_flash/cuda/assign_launch.h>
+#include <faiss_flash/cuda/device.h>
 #include <faiss_flash/cuda/policies/shortlist.cuh>
 #include <faiss_flash/cuda/policies/top_two.cuh>
+#include <faiss_flash/cuda/tensor_map.h>
 
 namespace faiss_flash {
 
@@ -61,9 +64,14 @@ __global__ void __launch_bounds__(threads) shortlist_columns_kernel(
         ShortlistTerms terms;
         terms.beta = -2 * scale;
         terms.scale = scale;
+        terms.per_scale = 1 / scale;
         terms.row_norm = x;
         terms.norm = norm;
-        terms.error = error;
+        // see score_error()
+        const float steps = 0x1p-22f + 1.06f * 0x1p-23f * (rows.d + 16);
+        terms.by_norm = 2.0001f * (error + steps * norm);
+        terms.by_error = 2.0001f * (norm + error);
+        terms.by_square = 0x1p-21f + (rows.d / 32 + 16) * 0x1p-24f;
         terms.ceiling = shortlist_none;
         if (beyond > 0) {
             // Q of those is above (4·reach)²
@@ -76,12 +84,33 @@ __global__ void __launch_bounds__(threads) shortlist_columns_kernel(
     if (c < means.k_padded) {
         const float norm2 = squared_norm(means.norm[c], rows.d);
         alpha[c] = c < means.k && means.norm[c] <= far
-                ? 0.5f + shortlist_room + scale * (norm2 + x * x)
+                ? 0.5f + ShortlistTerms::room + scale * (norm2 + x * x)
                 : INFINITY;
     }
 }
 
 } // namespace
+
+void launch_shortlist(
+        const ShortlistInput& in,
+        const ShortlistOutput& out,
+        int multiprocessors,
+        cudaStream_t stream) {
+    const int d_padded = in.rows.d_padded;
+    const auto launch =
+            choose_assign_kernel(90, d_padded) == AssignKernel::sm90
+            ? launch_shortlist_sm90
+            : launch_shortlist_sm90_deep;
+    FAISS_FLASH_CUDA_CHECK(launch(
+            tensor_map(
+                    in.rows.halves, in.rows.n, d_padded, assign_sm90_box_rows),
+            tensor_map(
+                    in.means, in.k_padded, d_padded, assign_sm90_box_columns),
+            in,
+            out,
+            multiprocessors,
+            stream));
+}
 
 cudaError_t launch_shortlist_columns(
         const PreparedRows& rows,

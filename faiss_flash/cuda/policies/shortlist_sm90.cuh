@@ -55,23 +55,78 @@ struct FourKeys {
     }
 };
 
+/// q of distances, see ShortlistTerms.
+struct DistanceScores {
+    using Columns = float2; ///< alpha of two columns
+    static constexpr bool columns_travel = true;
+    static constexpr bool groups_of_tiles = true;
+    static __host__ __device__ const void* columns(const ShortlistInput& in) {
+        return in.alpha;
+    }
+    float beta;
+
+    __device__ void start(const ShortlistInput& in) {
+        beta = in.terms->beta;
+    }
+    __device__ void start_tile(const ShortlistInput&, int64_t) {}
+    __device__ float score(float product, const float2& c, int e, int) const {
+        return fmaf(beta, product, e ? c.y : c.x);
+    }
+};
+
+/// q of costs.
+struct CostScores {
+    using Columns = float4; ///< a, h of two columns
+    static constexpr bool columns_travel = false; // no room at d = 128
+    static constexpr bool groups_of_tiles = false; // no registers for them
+    static __host__ __device__ const void* columns(const ShortlistInput& in) {
+        return in.costs;
+    }
+    float norm[2];
+
+    __device__ void start(const ShortlistInput&) {}
+    /// Not kept from tile to tile: registers.
+    __device__ void start_tile(const ShortlistInput& in, int64_t first) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            norm[i] = __ldg(in.rows.norm + min(first + 8 * i, in.rows.n - 1));
+        }
+    }
+    __device__ float score(
+            float product,
+            const float4& c,
+            int e,
+            int row) const {
+        const float part = fmaf(-2, product, norm[row]);
+        // outside are those that are too far, and perhaps a row's best
+        return fmaxf(
+                e ? __saturatef(fmaf(c.w, part, c.z))
+                  : __saturatef(fmaf(c.y, part, c.x)),
+                0.5f);
+    }
+};
+
 /// The best four of each group, for a thread's two rows of 64.
+template <class Scores>
 struct ThreadShortlist {
     using Input = ShortlistInput;
     using Output = ShortlistOutput;
-    using Columns = float2; ///< alpha
-    static constexpr bool columns_travel = true;
+    using Columns = typename Scores::Columns;
+    static constexpr bool columns_travel = Scores::columns_travel;
     __host__ __device__ static PassShape shape(const ShortlistInput& in) {
-        return {in.rows.n, in.rows.d_padded, in.k_padded, in.alpha};
+        return {in.rows.n,
+                in.rows.d_padded,
+                in.k_padded,
+                Scores::columns(in)};
     }
+    Scores scores;
     FourKeys kept[2]; ///< of the group so far
     uint32_t bound[2];
-    float beta;
     int64_t first; ///< the thread's first row
 
     __device__ void start(const ShortlistInput& in, int64_t first_row) {
         first = first_row + row_of_thread();
-        beta = in.terms->beta;
+        scores.start(in);
         bound[0] = bound[1] = 0xffffffff;
     }
 
@@ -82,35 +137,36 @@ struct ThreadShortlist {
             const float (&acc)[64],
             int tile,
             Load&& load) {
+        scores.start_tile(in, first);
         FourKeys half[2][2]; // of the tile, and row
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
+        for (int g = 0; g < 16; g += 2) {
+            FourKeys four[2];
 #pragma unroll
-            for (int g = 8 * h; g < 8 * h + 8; g += 2) {
-                const float2 a = load(g), b = load(g + 1);
-                auto key = [&](int e, float alpha, int column) {
-                    return __float_as_uint(fmaf(beta, acc[e], alpha)) *
-                            in.key_factor +
-                            column;
-                };
+            for (int j = 0; j < 4; j += 2) {
+                const Columns c = load(g + j / 2);
 #pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    const int e = 4 * g + 2 * i;
-                    FourKeys four = {
-                            {key(e, a.x, 2 * g),
-                             key(e + 1, a.y, 2 * g + 1),
-                             key(e + 4, b.x, 2 * g + 2),
-                             key(e + 5, b.y, 2 * g + 3)}};
-                    four.sort();
-                    if (g == 8 * h) {
-                        half[h][i] = four;
-                    } else {
-                        half[h][i].keep(four);
-                    }
+                for (int e = 0; e < 4; e++) { // of two rows and two columns
+                    const float q = scores.score(
+                            acc[4 * (g + j / 2) + e], c, e % 2, e / 2);
+                    four[e / 2].key[j + e % 2] =
+                            __float_as_uint(q) * in.key_factor +
+                            (2 * g + j + e % 2);
+                }
+            }
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                four[i].sort();
+                if (g % 8 == 0) {
+                    half[g / 8][i] = four[i];
+                } else {
+                    half[g / 8][i].keep(four[i]);
                 }
             }
         }
-        const int tiles = 1 << in.groups.log_tiles;
+        const int log_tiles =
+                Scores::groups_of_tiles ? in.groups.log_tiles : 0;
+        const int tiles = 1 << log_tiles;
         const int within = tile & (tiles - 1);
         const bool last = within == tiles - 1 ||
                 tile == in.k_padded / assign_columns - 1;
@@ -134,8 +190,8 @@ struct ThreadShortlist {
             }
             const int64_t row = first + 8 * i;
             if (last && row < in.rows.n) {
-                const int group = (tile >> in.groups.log_tiles) * 4 +
-                        threadIdx.x % 4;
+                const int group =
+                        (tile >> log_tiles) * 4 + threadIdx.x % 4;
                 reinterpret_cast<uint4*>(
                         out.keys)[row * in.groups.count() + group] =
                         make_uint4(
@@ -160,8 +216,7 @@ struct ThreadShortlist {
                 out.bounds[row] = least;
             }
         }
-    }
-};
+    }};
 
 } // namespace sm90
 } // namespace faiss_flash

@@ -12,8 +12,10 @@ cudaError_t launch_shortlist_sm90_deep(
         const ShortlistOutput& out,
         int multiprocessors,
         cudaStream_t stream) {
-    return sm90::launch_deep<sm90::ThreadShortlist>(
-            rows_map, means_map, in, out, multiprocessors, stream);
+    const auto launch = in.costs
+            ? sm90::launch_deep<sm90::ThreadShortlist<sm90::CostScores>>
+            : sm90::launch_deep<sm90::ThreadShortlist<sm90::DistanceScores>>;
+    return launch(rows_map, means_map, in, out, multiprocessors, stream);
 }
 
 } // namespace faiss_flash

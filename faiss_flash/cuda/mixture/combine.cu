@@ -13,8 +13,8 @@ constexpr int threads = 32 * warps;
 constexpr int slice = 128; ///< columns, four a thread
 /// Tiles of a block of rows that a warp adds up; the next ones are another's.
 constexpr int part_tiles = 256;
-constexpr int tiles_at_once = 128;
-static_assert(part_tiles % tiles_at_once == 0);
+constexpr int tiles_at_once = 256; ///< whose items are looked up together
+static_assert(part_tiles % tiles_at_once == 0 && tiles_at_once % 128 == 0);
 
 /// Sums of a slice, squares of it if diagonal, count, energy if not.
 template <bool diagonal>
@@ -161,24 +161,27 @@ __device__ void add_tiles(
     const uint32_t* bits = sums.items.bits + (int64_t)at.word * tiles;
     const uint32_t* firsts = sums.items.first + (int64_t)at.word * tiles;
     for (int t0 = first; t0 < end; t0 += tiles_at_once) {
-        constexpr int rounds = tiles_at_once / 32;
-        uint32_t some[rounds];
-#pragma unroll
-        for (int i = 0; i < rounds; i++) {
-            const int t = t0 + 32 * i + lane;
-            some[i] = t < end ? __ldg(bits + t) : 0;
-        }
         int count = 0;
+#pragma unroll 1
+        for (int t1 = t0; t1 < min(t0 + tiles_at_once, end); t1 += 128) {
+            constexpr int rounds = 4;
+            uint32_t some[rounds];
 #pragma unroll
-        for (int i = 0; i < rounds; i++) {
-            const bool has = some[i] >> at.bit & 1;
-            const uint32_t mask = __ballot_sync(0xffffffff, has);
-            if (has) {
-                found[count + __popc(mask & bits_below(lane))] =
-                        __ldg(firsts + t0 + 32 * i + lane) +
-                        __popc(some[i] & bits_below(at.bit));
+            for (int i = 0; i < rounds; i++) {
+                const int t = t1 + 32 * i + lane;
+                some[i] = t < end ? __ldg(bits + t) : 0;
             }
-            count += __popc(mask);
+#pragma unroll
+            for (int i = 0; i < rounds; i++) {
+                const bool has = some[i] >> at.bit & 1;
+                const uint32_t mask = __ballot_sync(0xffffffff, has);
+                if (has) {
+                    found[count + __popc(mask & bits_below(lane))] =
+                            __ldg(firsts + t1 + 32 * i + lane) +
+                            __popc(some[i] & bits_below(at.bit));
+                }
+                count += __popc(mask);
+            }
         }
         __syncwarp(); // the items are found
         for (int i = 0; i < count; i += 32) {

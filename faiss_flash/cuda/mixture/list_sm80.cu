@@ -146,16 +146,22 @@ struct GroupEpilogue {
     }
 };
 
-/// Half of a word per row and tile.
+/// Half of a word's bits per row and tile, and a part of its near ones: added
+/// to what is zero at first.
 struct MaskEpilogue {
     using Output = MaskOutput;
-    RowLimit limit[2][2];
+    float norm2[2][2];
+    MaskScale scale[2][2];
+    uint32_t near[2][2];
 
     __device__ void start(const ListInput& in, int64_t first) {
         const Sm80Lane at;
         for_each_row([&](int m, int high) {
             const int64_t r = first + at.row(m, high);
-            limit[m][high] = r < in.n ? in.limits[r] : RowLimit{0, 0, 0};
+            const RowLimit limit = r < in.n ? in.limits[r] : RowLimit{0, 0, 0};
+            norm2[m][high] = limit.norm2;
+            scale[m][high] = MaskScale::of(limit.threshold);
+            near[m][high] = 0;
         });
     }
 
@@ -166,22 +172,20 @@ struct MaskEpilogue {
             int64_t first,
             int tile) {
         const Sm80Lane at;
-        uint32_t below[2][2] = {}; // signs: 0 where NaN
+        uint32_t bits[2][2] = {};
 #pragma unroll
         for (int g = 0; g < 8; g++) {
             const int column = tile * assign_columns + at.column(g, 0);
             const float4 c = __ldg(
                     reinterpret_cast<const float4*>(in.columns + column));
             for_each_row([&](int m, int high) {
-                const RowLimit& row = limit[m][high];
+                const float shift = -norm2[m][high];
                 const float* pair = &acc[m][g][2 * high];
-                const float v0 = fmaf(c.y, fmaf(2, pair[0], -row.norm2), c.x);
-                const float v1 = fmaf(c.w, fmaf(2, pair[1], -row.norm2), c.z);
-                uint32_t& to = below[m][high];
-                to = __funnelshift_l(
-                        __float_as_uint(v0 - row.threshold), to, 1);
-                to = __funnelshift_l(
-                        __float_as_uint(v1 - row.threshold), to, 1);
+                const float v0 = fmaf(c.y, fmaf(2, pair[0], shift), c.x);
+                const float v1 = fmaf(c.w, fmaf(2, pair[1], shift), c.z);
+                const MaskScale& row = scale[m][high];
+                uint32_t& to = bits[m][high];
+                to = row.push(row.push(to, v0), v1);
             });
         }
         for_each_row([&](int m, int high) {
@@ -189,15 +193,30 @@ struct MaskEpilogue {
             if (r < in.n) {
                 const int64_t word = r * out.words + tile * mask_tile_words +
                         at.lane % 4;
-                // the first columns are the upper half
-                reinterpret_cast<uint16_t*>(
-                        out.masks + word)[1 - at.warp_column] =
-                        ~below[m][high];
+                // the first columns have the even bits
+                atomicOr(
+                        out.masks + word,
+                        MaskScale::listed(bits[m][high]) << at.warp_column);
             }
+            near[m][high] += __popc(MaskScale::near(bits[m][high]));
         });
     }
 
-    __device__ void finish(const ListInput&, const MaskOutput&, int64_t) {}
+    __device__ void finish(
+            const ListInput& in,
+            const MaskOutput& out,
+            int64_t first) {
+        const Sm80Lane at;
+        for_each_row([&](int m, int high) {
+            const int64_t r = first + at.row(m, high);
+            uint32_t sum = near[m][high];
+            sum += __shfl_xor_sync(0xffffffff, sum, 1);
+            sum += __shfl_xor_sync(0xffffffff, sum, 2);
+            if (at.lane % 4 == 0 && r < in.n) {
+                atomicAdd(out.near + r, sum);
+            }
+        });
+    }
 };
 
 template <class Epilogue>
@@ -262,7 +281,14 @@ cudaError_t launch_list_sm80(
         const ListInput& in,
         const MaskOutput& out,
         cudaStream_t stream) {
-    return launch<MaskEpilogue>(in, out, stream);
+    cudaError_t error = cudaMemsetAsync(
+            out.masks, 0, in.n * out.words * sizeof(uint32_t), stream);
+    if (error == cudaSuccess) {
+        error = cudaMemsetAsync(
+                out.near, 0, in.n * sizeof(uint32_t), stream);
+    }
+    return error != cudaSuccess ? error
+                                : launch<MaskEpilogue>(in, out, stream);
 }
 
 } // namespace faiss_flash

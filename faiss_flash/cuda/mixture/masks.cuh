@@ -9,37 +9,78 @@ namespace faiss_flash {
 
 constexpr int mask_tile_words = assign_columns / 32; ///< per tile of columns
 
-/** Where a component's bit is. Words and bits are in the order in which the
- * threads of a listing kernel see columns: a thread's 32 of a tile of 128
- * make one word, the first of them its highest bit.
+/** Where a component's bit is. A thread's 32 columns of a tile of 128 make one
+ * word. Two bits are what a listing kernel has of every score at first, so
+ * the first 16 columns have the even bits, from above, the others the odd
+ * ones.
  */
 struct MaskBit {
     int word, bit;
 
     __host__ __device__ static MaskBit of(int component) {
         const int within = component % assign_columns;
+        const int i = within / 8 * 2 + within % 2;
         return {component / assign_columns * mask_tile_words + within % 8 / 2,
-                31 - (within / 8 * 2 + within % 2)};
+                30 - 2 * (i % 16) + i / 16};
     }
     __host__ __device__ int component() const {
+        const int i = (31 - bit) / 2 + bit % 2 * 16;
         return word / mask_tile_words * assign_columns +
-                word % mask_tile_words * 2 + columns_past(31 - bit);
-    }
-    /// Of a word's i-th bit from above, past its first.
-    __host__ __device__ static int columns_past(int i) {
-        return i / 2 * 8 + i % 2;
+                word % mask_tile_words * 2 + i / 2 * 8 + i % 2;
     }
 };
 
-/// Bits of the components whose score reached the row's threshold.
+/// How far below the threshold (in nats) a component counts as near.
+constexpr float mask_fall = 6;
+
+/// The range of masks for components within `range`: tails vouch for the rest.
+/// A smaller one would list fewer components, and find more rows whose tail is
+/// too heavy.
+__host__ __device__ inline float mask_range(float range) {
+    return range - 4;
+}
+
+/** Bits of the components whose score reached the row's threshold t, and how
+ * many others are near: densities that are not listed add up to at most
+ * e^t (near + k e^−fall).
+ */
 struct MaskOutput {
     uint32_t* masks = nullptr; ///< (n, words)
+    uint32_t* near = nullptr;  ///< (n)
     int words = 0;             ///< k_padded / 32
+};
+
+/// A row's side of a comparison: scores on a scale on which two bits tell
+/// whether they are listed, near or neither.
+struct MaskScale {
+    static constexpr float scale = 2 / mask_fall;
+    float offset;
+
+    /// Threshold t at 2, t − fall at 0; lower by what rounding may do.
+    __device__ static MaskScale of(float threshold) {
+        const float margin = 0x1p-21f * fabsf(threshold) + 0x1p-10f;
+        return {2 - (threshold - margin) * scale};
+    }
+    /// The score's two bits, below those before: 01 listed (or NaN), 00 near,
+    /// 10 or 11 neither. They are the sign and the upper bit of the exponent.
+    __device__ __forceinline__ uint32_t
+    push(uint32_t bits, float score) const {
+        return __funnelshift_l(
+                __float_as_uint(fmaf(score, scale, offset)), bits, 2);
+    }
+    /// Of 16 scores, at even bits.
+    __device__ static uint32_t listed(uint32_t bits) {
+        return bits & ~(bits >> 1) & 0x55555555;
+    }
+    __device__ static uint32_t near(uint32_t bits) {
+        return ~bits & ~(bits >> 1) & 0x55555555;
+    }
 };
 
 /// The same for reading: nothing is set beyond k.
 struct MaskView {
     const uint32_t* masks; ///< (n, words)
+    const uint32_t* near;  ///< (n)
     int words;
     uint4 last; ///< which bits of the last tile's words exist
 
@@ -50,11 +91,16 @@ struct MaskView {
             last[at.word % mask_tile_words] |= 1u << at.bit;
         }
         return {from.masks,
+                from.near,
                 from.words,
                 make_uint4(last[0], last[1], last[2], last[3])};
     }
     __host__ __device__ int tiles() const {
         return words / mask_tile_words;
+    }
+    /// What a row does not list, in units of e^threshold.
+    __device__ static float tail(uint32_t near, int k) {
+        return near + k * expf(-mask_fall);
     }
     /// The words of a tile of columns.
     __device__ uint4 load_tile(int64_t row, int tile) const {

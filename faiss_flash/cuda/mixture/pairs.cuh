@@ -25,6 +25,11 @@ __device__ inline const float* element(const float* p, uint32_t i) {
             reinterpret_cast<const Unit*>(p) + i);
 }
 
+/// A thread's first column of 32.
+__device__ inline int pair_column(int chunk) {
+    return 4 * (threadIdx.x % pair_lanes) + 4 * pair_lanes * chunk;
+}
+
 /// Four columns of a row that may end before or not be aligned.
 template <bool aligned>
 __device__ inline float4 load_four(const float* row, int column, int d) {
@@ -89,6 +94,22 @@ __device__ inline float pair_sum(const float4& sums) {
     return sum;
 }
 
+/// The sums of two rows, each added up as pair_sum() does: threads 0 to 3 get
+/// the first one, 4 to 7 the second one.
+__device__ inline float pair_sums(const float4 (&sums)[2]) {
+    const float first = (sums[0].x + sums[0].y) + (sums[0].z + sums[0].w);
+    const float second = (sums[1].x + sums[1].y) + (sums[1].z + sums[1].w);
+    constexpr int half = pair_lanes / 2;
+    const bool upper = threadIdx.x & half;
+    float sum = (upper ? second : first) +
+            __shfl_xor_sync(0xffffffff, upper ? first : second, half);
+#pragma unroll
+    for (int apart = half / 2; apart > 0; apart /= 2) {
+        sum += __shfl_xor_sync(0xffffffff, sum, apart);
+    }
+    return sum;
+}
+
 /** Distances of one row after the other from components.
  * @tparam chunks  of 32 columns, all there are, kept in registers; 0: any
  *                 number of columns, which are read again for every component
@@ -98,12 +119,9 @@ struct PairRow {
     const float* row;
     float4 x[chunks > 0 ? chunks : 1];
 
-    __device__ static int column(int chunk) {
-        return 4 * (threadIdx.x % pair_lanes) + 4 * pair_lanes * chunk;
-    }
     __device__ __forceinline__ void load(const float* from) {
         row = from;
-        const float4* mine = reinterpret_cast<const float4*>(from + column(0));
+        const float4* mine = reinterpret_cast<const float4*>(from + pair_column(0));
 #pragma unroll
         for (int i = 0; i < chunks; i++) {
             x[i] = __ldg(mine + pair_lanes * i);
@@ -115,13 +133,13 @@ struct PairRow {
         float4 sums = make_float4(0, 0, 0, 0);
         if constexpr (chunks > 0) {
             const float4* from =
-                    reinterpret_cast<const float4*>(mean + column(0));
+                    reinterpret_cast<const float4*>(mean + pair_column(0));
 #pragma unroll
             for (int i = 0; i < chunks; i++) {
                 const float4 m = __ldg(from + pair_lanes * i);
                 if constexpr (diagonal) {
                     const float4* h4 =
-                            reinterpret_cast<const float4*>(h + column(0));
+                            reinterpret_cast<const float4*>(h + pair_column(0));
                     add_square(x[i], m, __ldg(h4 + pair_lanes * i), sums);
                 } else {
                     add_square(x[i], m, sums);
@@ -129,12 +147,12 @@ struct PairRow {
             }
         } else {
 #pragma unroll 2
-            for (int i = 0; column(i) < d; i++) {
-                const float4 r = load_four<aligned>(row, column(i), d);
-                const float4 m = load_four<aligned>(mean, column(i), d);
+            for (int i = 0; pair_column(i) < d; i++) {
+                const float4 r = load_four<aligned>(row, pair_column(i), d);
+                const float4 m = load_four<aligned>(mean, pair_column(i), d);
                 if constexpr (diagonal) {
                     add_square(
-                            r, m, load_four<aligned>(h, column(i), d), sums);
+                            r, m, load_four<aligned>(h, pair_column(i), d), sums);
                 } else {
                     add_square(r, m, sums);
                 }

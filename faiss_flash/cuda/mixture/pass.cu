@@ -25,6 +25,7 @@ MixturePass::MixturePass(
           unproved_(1, stream),
           limits_(plan_.rows, stream),
           masks_(plan_.rows * plan_.mask_words(), stream),
+          near_(plan_.rows, stream),
           order_scratch_(
                   order_scratch_bytes({plan_.rows, plan_.block_rows}, k),
                   stream),
@@ -154,7 +155,8 @@ void MixturePass::add(
             in.half_precisions = diagonal_->half_precisions();
         }
         in.range = mixture_range(plan_.k);
-        in.most_drop = mixture_drop * 3 / 4;
+        in.most_drop = mixture_drop / 4;
+        in.most_unlisted = mixture_drop * 3 / 4;
         const PreparedRows part = all.slice(first, in.n);
         list_rows(
                 in,
@@ -201,14 +203,17 @@ void MixturePass::list_rows(
                 stream));
         stage("order");
     }
-    const MaskOutput masks = {masks_.get(), plan_.mask_words()};
+    const MaskOutput masks = {
+            masks_.get(), near_.get(), plan_.mask_words()};
     if (diagonal_) {
+        MixtureRowsInput listed = in;
+        listed.range = mask_range(in.range);
         if (!rows_prepared_) {
             diagonal_->prepare_rows(in.n, in.x, shift, stream);
             rows_prepared_ = in.n == n_;
             stage("rows");
         }
-        diagonal_->limits(in, best, order, limits_.get(), stream);
+        diagonal_->limits(listed, best, order, limits_.get(), stream);
         stage("limits");
         fill_masks(
                 diagonal_->rows(),
@@ -220,7 +225,13 @@ void MixturePass::list_rows(
                 stream);
     } else {
         FAISS_FLASH_CUDA_CHECK(launch_row_limits(
-                rows, means, terms, best, in.range, limits_.get(), stream));
+                rows,
+                means,
+                terms,
+                best,
+                mask_range(in.range),
+                limits_.get(),
+                stream));
         stage("limits");
         fill_masks(rows, means, terms, limits_.get(), masks, device, stream);
     }
@@ -237,10 +248,12 @@ void MixturePass::add_rows(
         cudaStream_t stream) {
     uint32_t* best = best_.get() + first;
     const uint32_t* order = order_.get() + first;
-    const MaskOutput masks = {masks_.get(), plan_.mask_words()};
+    const MaskOutput masks = {
+            masks_.get(), near_.get(), plan_.mask_words()};
     TileInput tiles;
     tiles.rows = in;
     tiles.masks = MaskView::of(masks, in.k);
+    tiles.limits = limits_.get();
     tiles.order = order;
     MixtureRowsOutput out;
     out.log_density = log_density_.get();

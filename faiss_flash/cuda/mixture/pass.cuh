@@ -125,6 +125,7 @@ class MixturePass {
     DeviceArray<uint32_t> unproved_;
     DeviceArray<RowLimit> limits_;
     DeviceArray<uint32_t> masks_;
+    DeviceArray<uint32_t> near_;
     DeviceArray<uint8_t> order_scratch_;
     DeviceArray<double> log_density_, row_partial_;
     DeviceArray<uint32_t> item_bits_, item_first_;

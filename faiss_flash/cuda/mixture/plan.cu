@@ -55,9 +55,9 @@ int64_t MixturePlan::vectors() const {
 }
 
 size_t MixturePlan::bytes() const {
-    // masks, limits, log densities, wide rows
+    // masks, near ones, limits, log densities, wide rows
     const size_t row_bytes = mask_words() * sizeof(uint32_t) +
-            sizeof(RowLimit) + sizeof(double) + sizeof(uint32_t) + 1;
+            sizeof(RowLimit) + sizeof(double) + 2 * sizeof(uint32_t) + 1;
     return rows * row_bytes + order_scratch_bytes({rows, block_rows}, k) +
             items() * sizeof(TileItem) +
             vectors() * vector_stride() * sizeof(float) +

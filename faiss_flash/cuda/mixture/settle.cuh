@@ -36,6 +36,9 @@ struct MixtureRowsInput {
     const float* half_precisions = nullptr;
     float range = 0;     ///< of the lists
     float most_drop = 0; ///< a row may lose this much of its mass here
+    /// and this much because it is not listed, or below the range (soft
+    /// passes; otherwise the range sees to that)
+    float most_unlisted = 0;
 };
 
 /// What becomes of a row.

@@ -186,7 +186,9 @@ struct ThreadMasks {
     __host__ __device__ static PassShape shape(const ListInput& in) {
         return shape_of(in);
     }
-    float norm2[2], threshold[2];
+    float norm2[2];
+    MaskScale scale[2];
+    uint32_t near[2];
     int64_t first; ///< of the 64 rows
 
     __device__ int64_t row(int high) const {
@@ -200,7 +202,8 @@ struct ThreadMasks {
             const RowLimit limit =
                     row(i) < in.n ? in.limits[row(i)] : RowLimit{0, 0, 0};
             norm2[i] = limit.norm2;
-            threshold[i] = limit.threshold;
+            scale[i] = MaskScale::of(limit.threshold);
+            near[i] = 0;
         }
     }
 
@@ -211,7 +214,7 @@ struct ThreadMasks {
             const float (&acc)[64],
             int tile,
             Load&& load) {
-        uint32_t below[2] = {}; // signs of score − threshold: 0 where NaN
+        uint32_t bits[2][2] = {}; // of two times 16 scores
         constexpr int ahead = 3;
         float4 columns[ahead];
 #pragma unroll
@@ -230,22 +233,35 @@ struct ThreadMasks {
                         c.y, fmaf(2, acc[4 * g + 2 * i], -norm2[i]), c.x);
                 const float v1 = fmaf(
                         c.w, fmaf(2, acc[4 * g + 2 * i + 1], -norm2[i]), c.z);
-                below[i] = __funnelshift_l(
-                        __float_as_uint(v0 - threshold[i]), below[i], 1);
-                below[i] = __funnelshift_l(
-                        __float_as_uint(v1 - threshold[i]), below[i], 1);
+                uint32_t& to = bits[i][g / 8];
+                to = scale[i].push(scale[i].push(to, v0), v1);
             }
         }
 #pragma unroll
         for (int i = 0; i < 2; i++) {
+            const uint32_t listed = MaskScale::listed(bits[i][0]) |
+                    MaskScale::listed(bits[i][1]) << 1;
+            near[i] += __popc(
+                    MaskScale::near(bits[i][0]) |
+                    MaskScale::near(bits[i][1]) << 1);
             if (row(i) < in.n) {
                 out.masks[row(i) * out.words + tile * mask_tile_words +
-                          threadIdx.x % 4] = ~below[i];
+                          threadIdx.x % 4] = listed;
             }
         }
     }
 
-    __device__ void finish(const ListInput&, const MaskOutput&) const {}
+    __device__ void finish(const ListInput& in, const MaskOutput& out) const {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            uint32_t sum = near[i];
+            sum += __shfl_xor_sync(0xffffffff, sum, 1);
+            sum += __shfl_xor_sync(0xffffffff, sum, 2);
+            if (threadIdx.x % 4 == 0 && row(i) < in.n) {
+                out.near[row(i)] = sum;
+            }
+        }
+    }
 };
 
 /// The epilogue that fills an Output.

@@ -14,7 +14,8 @@ namespace faiss_flash {
 constexpr int tile_rows = 128;
 /// A row with more components is wide.
 constexpr int row_entries = 64;
-/// Components of all rows of a tile; rows that come too late are wide.
+/// Components of all rows of a tile at most (see most_pairs_of); rows that
+/// come too late are wide.
 constexpr int tile_pairs = 2048;
 
 /// How rows are cut; tiles never cross a block of rows.
@@ -73,7 +74,11 @@ struct TileItems {
 struct WideRows {
     /// of a block of rows; where there are more, its wide rows are dense
     int most = 0;
-    uint8_t* marks = nullptr;  ///< (n) 1 for a wide row
+    /// What becomes of a row: nothing; the components of its mask are looked
+    /// at; or all are, because those that it does not list could matter. Wide
+    /// rows have the lowest bit.
+    enum Mark : uint8_t { no = 0, listed = 1, everything = 3 };
+    uint8_t* marks = nullptr;  ///< (n)
     uint32_t* rows = nullptr;  ///< (n) of each block, ascending, from its
                                ///< first row on
     uint2* counts = nullptr;   ///< (blocks) x: rows
@@ -84,6 +89,7 @@ struct WideRows {
 struct TileInput {
     MixtureRowsInput rows;
     MaskView masks;
+    const RowLimit* limits = nullptr; ///< (n) of the masks
     const uint32_t* order = nullptr; ///< (n) see launch_order_rows
 };
 

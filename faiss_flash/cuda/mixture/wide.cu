@@ -9,7 +9,7 @@ namespace faiss_flash {
 namespace {
 
 constexpr int list_threads = 1024;
-constexpr int threads = 256;
+constexpr int threads = 512; // for few rows, latency is what counts
 constexpr int wide_grid = 64; ///< thread blocks per block of rows
 
 /// One thread block per block of rows, a part of its rows per warp; four rows
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(list_threads) list_wide_kernel(
     uint32_t count = 0;
 #pragma unroll 4
     for (int64_t i = i0 + 4 * lane; i < i0 + per_warp; i += 128) {
-        count += __popc(marks_of(i));
+        count += __popc(marks_of(i) & 0x01010101);
     }
     count = __reduce_add_sync(0xffffffff, count);
     if (lane == 0) {
@@ -124,20 +124,34 @@ __device__ void wide_distances(
     __syncthreads(); // all distances are there
 }
 
+/// What components without a bit hold of a row at most: the best density is at
+/// least the masks' range above the threshold.
+__device__ float unlisted_share(const TileInput& tiles, int64_t row) {
+    return tiles.masks.tail(tiles.masks.near[row], tiles.rows.k) *
+            __expf(-mask_range(tiles.rows.range));
+}
+
 /// A row: distances, and then shares.
 template <bool aligned, bool diagonal>
 __device__ void wide_row(
         const TileInput& tiles,
         const MixtureRowsOutput& out,
         int64_t row,
+        int mark,
         float2* shares) {
     const MixtureRowsInput& in = tiles.rows;
-    double mine = 0;
+    uint32_t mine = 0;
     for (int i = threadIdx.x; i < tiles.masks.words; i += threads) {
-        mine += __popc(tiles.masks.load(row, i));
+        mine |= tiles.masks.load(row, i);
     }
     // nothing listed: an error there, or a threshold beyond all scores
-    const bool everything = block_sum<threads>(mine) == 0;
+    const float share = unlisted_share(tiles, row);
+    const bool everything = !__syncthreads_or(mine != 0) ||
+            mark == WideRows::everything || !(share <= in.most_unlisted);
+    __shared__ float unlisted; // of the row
+    if (threadIdx.x == 0) {
+        unlisted = everything ? 0 : share;
+    }
     wide_distances<aligned, diagonal>(tiles, row, everything, shares);
     auto value_of = [&](int c, float dist) {
         return log_density_of(in, row, c, dist);
@@ -150,16 +164,14 @@ __device__ void wide_row(
         }
     }
     top = block_top<threads>(top);
-    const float least = expf(-in.range);
     double sum = 0, n = 0;
     for (int c = threadIdx.x; c < in.k; c += threads) {
         const float2 at = shares[c];
         if (at.x > 0) {
             const float share = expf(float(value_of(c, at.y) - top.value));
-            const bool counts = share >= least;
-            shares[c].x = counts ? share : 0;
-            sum += counts ? share : 0;
-            n += counts;
+            shares[c].x = share;
+            sum += share;
+            n++;
         }
     }
     sum = block_sum<threads>(sum);
@@ -185,7 +197,7 @@ __device__ void wide_row(
     dropped = block_sum<threads>(dropped);
     kept = block_sum<threads>(kept);
     if (threadIdx.x == 0) {
-        dropped += n < in.k ? in.k * least : 0;
+        dropped += unlisted;
         out.log_density[row] = top.value + log(sum);
         out.best[row] = top.component;
         if (out.members) {
@@ -199,7 +211,7 @@ __device__ void wide_row(
 }
 
 template <bool aligned, bool diagonal>
-__global__ void __launch_bounds__(threads) wide_rows_kernel(
+__global__ void __launch_bounds__(threads, 1) wide_rows_kernel(
         const TileInput in,
         const MixtureRowsOutput out,
         const WideRows wide) {
@@ -209,10 +221,12 @@ __global__ void __launch_bounds__(threads) wide_rows_kernel(
         return; // dense
     }
     for (int i = blockIdx.x; i < count; i += gridDim.x) {
+        const int64_t row = wide.rows[block * in.rows.block_rows + i];
         wide_row<aligned, diagonal>(
                 in,
                 out,
-                wide.rows[block * in.rows.block_rows + i],
+                row,
+                wide.marks[row],
                 wide.shares + ((int64_t)block * wide.most + i) * in.rows.k);
     }
 }

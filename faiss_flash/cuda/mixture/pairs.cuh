@@ -146,7 +146,7 @@ struct PairRow {
                 }
             }
         } else {
-#pragma unroll 2
+#pragma unroll 4
             for (int i = 0; pair_column(i) < d; i++) {
                 const float4 r = load_four<aligned>(row, pair_column(i), d);
                 const float4 m = load_four<aligned>(mean, pair_column(i), d);

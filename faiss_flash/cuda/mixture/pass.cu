@@ -30,7 +30,7 @@ MixturePass::MixturePass(
                   order_scratch_bytes({plan_.rows, plan_.block_rows}, k),
                   stream),
           log_density_(plan_.rows, stream),
-          row_partial_(2 * plan_.blocks(), stream),
+          row_partial_(2 * row_totals_blocks(plan_.rows), stream),
           item_bits_(plan_.mask_words() * plan_.tiles(), stream),
           item_first_(plan_.mask_words() * plan_.tiles(), stream),
           items_(plan_.items(), stream),

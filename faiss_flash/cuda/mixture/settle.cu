@@ -158,8 +158,8 @@ __global__ void block_totals_kernel(
         const double* log_density,
         double* partial) {
     __shared__ double sums[2][total_threads];
-    const int64_t first = blockIdx.x * in.block_rows;
-    const int64_t end = min(first + in.block_rows, in.n);
+    const int64_t first = (int64_t)blockIdx.x * row_totals_rows;
+    const int64_t end = min(first + row_totals_rows, in.n);
     double value = 0, weight = 0;
     for (int64_t i = first + threadIdx.x; i < end; i += total_threads) {
         const double w = in.weights ? in.weights[i] : 1;
@@ -248,7 +248,7 @@ cudaError_t launch_row_totals(
         double* partial,
         RowTotals* totals,
         cudaStream_t stream) {
-    const int64_t blocks = (in.n + in.block_rows - 1) / in.block_rows;
+    const int64_t blocks = row_totals_blocks(in.n);
     block_totals_kernel<<<blocks, total_threads, 0, stream>>>(
             in, log_density, partial);
     add_totals_kernel<<<1, 32, 0, stream>>>(blocks, partial, totals);

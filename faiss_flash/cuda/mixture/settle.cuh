@@ -140,8 +140,14 @@ cudaError_t launch_settle_rows(
         const MixtureRowsOutput& out,
         cudaStream_t stream);
 
-/// Σ w log p and Σ w of rows [0, n), one block of block_rows after the other.
-/// @param partial  2 doubles per block of rows
+/// Rows that launch_row_totals() adds up first; divides blocks of rows.
+constexpr int row_totals_rows = 1 << 12;
+inline int64_t row_totals_blocks(int64_t n) {
+    return (n + row_totals_rows - 1) / row_totals_rows;
+}
+
+/// Σ w log p and Σ w of rows [0, n), row_totals_rows of them after the other.
+/// @param partial  2 doubles per row_totals_blocks(n)
 cudaError_t launch_row_totals(
         const MixtureRowsInput& in,
         const double* log_density,

@@ -35,9 +35,18 @@ __global__ void __launch_bounds__(list_threads) list_wide_kernel(
         return marks;
     };
     uint32_t count = 0;
-#pragma unroll 4
-    for (int64_t i = i0 + 4 * lane; i < i0 + per_warp; i += 128) {
-        count += __popc(marks_of(i) & 0x01010101);
+    // mostly there are few
+#pragma unroll 8
+    for (int64_t i = i0 + 16 * lane; i < i0 + per_warp; i += 512) {
+        if (i + 16 <= end) {
+            const uint4 m = *reinterpret_cast<const uint4*>(wide.marks + i);
+            count += __popc(m.x & 0x01010101) + __popc(m.y & 0x01010101) +
+                    __popc(m.z & 0x01010101) + __popc(m.w & 0x01010101);
+        } else {
+            for (int e = 0; e < 16; e += 4) {
+                count += __popc(marks_of(i + e) & 0x01010101);
+            }
+        }
     }
     count = __reduce_add_sync(0xffffffff, count);
     if (lane == 0) {

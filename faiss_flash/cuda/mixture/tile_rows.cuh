@@ -217,37 +217,36 @@ __device__ __forceinline__ int count_row(
     });
     const int all = row_sum<row_lanes>(mine);
     if (threadIdx.x % row_lanes == 0) {
-        const bool wide = all > row_entries || !isfinite(s.threshold[i]);
-        s.count[i] = wide ? 0 : all;
+        s.count[i] = all <= row_entries ? all : 0;
     }
     return mine;
 }
 
 /// One warp: where the pairs of each row begin. Rows that come too late for
-/// them are wide.
+/// them are wide, and those without a threshold.
 template <class Shared>
 __device__ __forceinline__ void place_rows(Shared& s) {
     const int lane = threadIdx.x % 32;
-    uint32_t begin[5];
+    uint32_t begin[5], count[4];
     uint32_t mine = 0;
 #pragma unroll
     for (int u = 0; u < 4; u++) {
-        mine += s.count[4 * lane + u];
+        const int i = 4 * lane + u;
+        count[u] = isfinite(s.threshold[i]) ? s.count[i] : 0;
+        mine += count[u];
     }
     begin[0] = warp_scan(mine) - mine;
     uint32_t used = 0;
 #pragma unroll
     for (int u = 0; u < 4; u++) {
-        begin[u + 1] = begin[u] + s.count[4 * lane + u];
+        begin[u + 1] = begin[u] + count[u];
         used = begin[u + 1] <= Shared::most ? begin[u + 1] : used;
     }
     used = __reduce_max_sync(0xffffffff, used);
 #pragma unroll
     for (int u = 0; u < 4; u++) {
         s.first_pair[4 * lane + u] = min(begin[u], used);
-        if (begin[u + 1] > used) {
-            s.count[4 * lane + u] = 0;
-        }
+        s.count[4 * lane + u] = begin[u + 1] <= used ? count[u] : 0;
     }
     if (lane == 31) {
         s.first_pair[tile_rows] = used;

@@ -33,9 +33,9 @@ struct PairMean {
         }
     }
 
-    /// Distance of a row.
+    /// The thread's sums of a row's distance.
     /// @param row  its columns, 32 · chunks of them if staged
-    __device__ __forceinline__ float distance(const float* row, int d) const {
+    __device__ __forceinline__ float4 squares(const float* row, int d) const {
         float4 sums = make_float4(0, 0, 0, 0);
         if constexpr (chunks > 0) {
 #pragma unroll(diagonal ? 2 : chunks)
@@ -51,7 +51,7 @@ struct PairMean {
                 add(load_four<aligned>(row, pair_column(i), d), i, d, sums);
             }
         }
-        return pair_sum(sums);
+        return sums;
     }
 
    private:
@@ -97,13 +97,16 @@ __device__ __forceinline__ void pair_distances(
     PairMean<aligned, chunks, diagonal> mean;
     mean.mean = in.means;
     mean.h = in.half_precisions;
-#pragma unroll 1
-    for (int step = 0; step < steps; step++, pair++) {
+    const auto load_mean_of = [&](int pair) {
         if (pair >= next && pair < end) {
             const int c = s.component[pair];
             next = s.place_of(c + 1).pair();
             mean.load(in, s.id[c]);
         }
+    };
+    load_mean_of(pair);
+#pragma unroll 1
+    for (int step = 0; step < steps; step++, pair++) {
         // past the end: anything that exists
         const int r = s.row[min(pair, all - 1)];
         const float* row;
@@ -113,7 +116,9 @@ __device__ __forceinline__ void pair_distances(
             constexpr int unit = aligned ? 4 : 1;
             row = element<unit>(rows, s.rows[r] * (uint32_t)(in.d / unit));
         }
-        const float dist = mean.distance(row, in.d);
+        const float4 squares = mean.squares(row, in.d);
+        load_mean_of(pair + 1); // on its way while lanes add up
+        const float dist = pair_sum(squares);
         if (pair < end && threadIdx.x % pair_lanes == 0) {
             s.pair[pair].dist = dist;
         }

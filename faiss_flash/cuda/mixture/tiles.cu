@@ -35,8 +35,6 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
                 ? (first & -(uint32_t)in.rows.block_rows) + in.order[first + t]
                 : 0;
         s.rows[t] = row;
-        s.threshold[t] = in.limits[row].threshold;
-        s.near[t] = in.masks.near[row];
         s.top[t] = INT_MIN;
         s.best[t] = UINT32_MAX;
         s.sum[t] = s.listed[t] = s.lost[t] = 0;
@@ -61,8 +59,18 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
     if constexpr (chunks > 0) {
         stage_rows<aligned, chunks>(s, in.rows, rows, parts.staged);
     }
+    float threshold = 0; // waited for when masks have been read
+    uint32_t near = 0;
+    if (const int t = threadIdx.x; t < tile_rows) {
+        threshold = in.limits[s.rows[t]].threshold;
+        near = in.masks.near[s.rows[t]];
+    }
     const int row = threadIdx.x / row_lanes;
     const int mine = count_row(s, in.masks, row, row < rows);
+    if (const int t = threadIdx.x; t < tile_rows) {
+        s.threshold[t] = threshold;
+        s.near[t] = near;
+    }
     __syncthreads(); // counts are there
     if (warp == 0) {
         place_rows(s);

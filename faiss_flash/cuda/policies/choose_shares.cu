@@ -103,6 +103,7 @@ class ShareChooser {
 
     __device__ bool collect(uint32_t limit) {
         count_ = 0;
+        __syncwarp(); // those of another attempt are read
 #pragma unroll 1
         for (int g0 = 0; g0 < from_.groups.count(); g0 += 32) {
             const int g = g0 + lane_;

@@ -153,6 +153,10 @@ __device__ __forceinline__ void stage_rows(
         float* staged) {
     constexpr int stride = Parts<chunks>::stride;
     if constexpr (aligned && bulk_copies) {
+        if (threadIdx.x == 0) {
+            ptx::mbarrier_arrive_expect(
+                    &s.staged, rows * in.d * sizeof(float));
+        }
         if (threadIdx.x < rows) {
             ptx::bulk_load(
                     staged + threadIdx.x * stride,

@@ -50,8 +50,6 @@ __global__ void __launch_bounds__(threads, 2) tiles_kernel(
         if constexpr (bulk_copies) {
             ptx::mbarrier_init(&s.staged, 1);
             ptx::fence_barrier_init();
-            ptx::mbarrier_arrive_expect(
-                    &s.staged, rows * in.rows.d * sizeof(float));
         }
     }
     __syncthreads(); // row numbers are there

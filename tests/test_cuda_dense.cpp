@@ -115,8 +115,7 @@ TEST_CASE("cuda: dense rows around every tile", "[cuda]") {
             continue;
         }
         check_dense(
-                dense_problem(s.n, s.k, s.d, s.offset),
-                1 + std::abs(s.offset));
+                dense_problem(s.n, s.k, s.d, s.offset), 1 + std::abs(s.offset));
     }
 }
 

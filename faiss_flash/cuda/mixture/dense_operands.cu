@@ -1,4 +1,4 @@
-// Rows and means to operands of matrix products, and what goes through them.
+// Rows and means to operands of matrix products.
 
 #include <faiss_flash/cuda/mixture/dense_products.cuh>
 #include <faiss_flash/cuda/warp.cuh>
@@ -7,9 +7,6 @@ namespace faiss_flash {
 
 namespace {
 
-/// Components whose bound allows for rows of this many times the usual norm
-/// go through products.
-constexpr double norm_margin = 1.5;
 constexpr double pi = 3.141592653589793;
 
 unsigned blocks_for(int64_t items, int per_block) {
@@ -57,11 +54,56 @@ __device__ float2 diagonal_values(
     return make_float2(linear, root * root);
 }
 
-/// Wherever they are.
+/// Wherever they are, which is the same for all rows.
 __device__ float4 load_four_of(const float* x) {
     return reinterpret_cast<uintptr_t>(x) % 16 == 0
             ? __ldg(reinterpret_cast<const float4*>(x))
             : make_float4(x[0], x[1], x[2], x[3]);
+}
+
+/// x' of four columns; or x' s and (x' t)².
+template <bool diagonal>
+__device__ void split_four(
+        const float* x,
+        int j,
+        int d,
+        const DenseProducts& products,
+        float (&values)[2][4]) {
+    const float4 of = load_four_of(x + j);
+    const float4 offset = load_four_of(products.shift.offset + j);
+    const float moved[4] = {
+            of.x - offset.x, of.y - offset.y, of.z - offset.z, of.w - offset.w};
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        if constexpr (diagonal) {
+            const float root = moved[e] * products.scales[d + j + e];
+            values[0][e] = moved[e] * products.scales[j + e];
+            values[1][e] = root * root;
+        } else {
+            values[0][e] = moved[e] * products.shift.scale;
+        }
+    }
+}
+
+/// As store_halves<false>(), four of them.
+__device__ void store_four(
+        const float (&values)[4],
+        __half* out,
+        int width,
+        bool third) {
+    struct alignas(8) Halves {
+        __half v[4];
+    } high, low;
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        high.v[e] = __float2half_rn(values[e]);
+        low.v[e] = __float2half_rn(values[e] - __half2float(high.v[e]));
+    }
+    *reinterpret_cast<Halves*>(out) = high;
+    *reinterpret_cast<Halves*>(out + width) = low;
+    if (third) {
+        *reinterpret_cast<Halves*>(out + 2 * width) = high;
+    }
 }
 
 template <bool diagonal>
@@ -83,27 +125,24 @@ __global__ void split_rows_kernel(
     const int d = real ? in.d : 0;
     __half* out = products.rows + i * 3 * products.width;
     float norm2 = 0;
-    if (!diagonal && in.d % 4 == 0) { // four columns at once
-        for (int j = threadIdx.x % 32 * 4; j < products.width; j += 128) {
-            float values[4] = {};
+    if (in.d % 4 == 0) { // four columns at once
+        const int part_columns = diagonal ? products.width / 2 : products.width;
+        for (int j = threadIdx.x % 32 * 4; j < part_columns; j += 128) {
+            float values[2][4] = {};
             if (j < d) {
-                const float4 of = load_four_of(x + j);
-                const float4 offset = load_four_of(products.shift.offset + j);
-                values[0] = of.x - offset.x, values[1] = of.y - offset.y;
-                values[2] = of.z - offset.z, values[3] = of.w - offset.w;
+                split_four<diagonal>(x, j, in.d, products, values);
             }
-            __half halves[2][4];
 #pragma unroll
             for (int e = 0; e < 4; e++) {
-                const float value = values[e] * products.shift.scale;
-                halves[0][e] = __float2half_rn(value);
-                halves[1][e] = __float2half_rn(
-                        value - __half2float(halves[0][e]));
-                norm2 += value * value;
+                norm2 += diagonal ? 0 : values[0][e] * values[0][e];
             }
-            for (int part = 0; part < (products.third ? 3 : 2); part++) {
-                *reinterpret_cast<uint2*>(out + part * products.width + j) =
-                        *reinterpret_cast<const uint2*>(halves[part % 2]);
+#pragma unroll
+            for (int part = 0; part < (diagonal ? 2 : 1); part++) {
+                store_four(
+                        values[part],
+                        out + part * part_columns + j,
+                        products.width,
+                        products.third);
             }
         }
         norm2 = warp_sum(norm2);
@@ -302,151 +341,6 @@ __global__ void split_diagonal_means_kernel(
     }
 }
 
-constexpr int choice_threads = 1024;
-
-/// Over all threads, which all get it.
-__device__ double sum_of_all(double mine) {
-    __shared__ double all[choice_threads / 32];
-    mine = warp_sum(mine);
-    if (threadIdx.x % 32 == 0) {
-        all[threadIdx.x / 32] = mine;
-    }
-    __syncthreads(); // all warps' sums are there
-    double sum = 0;
-    for (int w = 0; w < choice_threads / 32; w++) {
-        sum += all[w];
-    }
-    return sum;
-}
-
-/// One thread block; k ≤ dense_products_max_k.
-__global__ void __launch_bounds__(choice_threads) choose_kernel(
-        const MixtureRowsInput in,
-        const DenseProducts products) {
-    constexpr int per_thread = dense_products_max_k / choice_threads;
-    __shared__ uint32_t before[choice_threads / 32];
-    __shared__ float smallest[choice_threads / 32];
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    double reach[per_thread], norm2 = 0;
-#pragma unroll
-    for (int i = 0; i < per_thread; i++) {
-        // neighbours belong to the same thread: the list is ascending
-        const int c = threadIdx.x * per_thread + i;
-        reach[i] = INFINITY;
-        if (c < in.k) {
-            const double2 found = products.reach[c];
-            reach[i] = found.x;
-            norm2 += found.y;
-        }
-    }
-    const double least = norm_margin * sqrt(sum_of_all(norm2));
-    float largest = 60000; // halves reach 65504
-    uint32_t mine = 0;
-#pragma unroll
-    for (int i = 0; i < per_thread; i++) {
-        if (reach[i] >= least) {
-            largest = fminf(largest, __double2float_rd(reach[i]));
-        } else { // also where something is NaN
-            mine++;
-        }
-    }
-    uint32_t end = mine;
-#pragma unroll
-    for (int step = 1; step < 32; step *= 2) {
-        const uint32_t other = __shfl_up_sync(0xffffffff, end, step);
-        end += lane >= step ? other : 0;
-        largest = fminf(
-                largest, __shfl_xor_sync(0xffffffff, largest, step));
-    }
-    if (lane == 31) {
-        before[warp] = end;
-        smallest[warp] = largest;
-    }
-    __syncthreads(); // every warp's are there
-    uint32_t at = end - mine, all = 0;
-    for (int w = 0; w < choice_threads / 32; w++) {
-        at += w < warp ? before[w] : 0;
-        all += before[w];
-        largest = fminf(largest, smallest[w]);
-    }
-#pragma unroll
-    for (int i = 0; i < per_thread; i++) {
-        const int c = threadIdx.x * per_thread + i;
-        if (c < in.k && !(reach[i] >= least)) {
-            products.excluded[at++] = c;
-            products.columns[c] = make_float2(-INFINITY, 0);
-        }
-    }
-    if (threadIdx.x == 0) {
-        *products.choice = {largest, all};
-    }
-}
-
-constexpr int split_threads = 1024;
-
-/// One thread block per block of rows, a part of its rows per warp.
-__global__ void __launch_bounds__(split_threads) split_dense_kernel(
-        const MixtureRowsInput in,
-        const float* __restrict__ norm,
-        const DenseChoice* choice,
-        int most,
-        const uint2* counts,
-        const uint32_t* rows,
-        uint32_t* to,
-        uint2* split) {
-    __shared__ uint32_t hard_of[split_threads / 32];
-    const uint32_t count = counts[blockIdx.x].x;
-    if (count <= most) {
-        return; // not dense
-    }
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int64_t first = blockIdx.x * in.block_rows;
-    rows += first;
-    to += first;
-    const float largest = choice->largest_norm;
-    const uint32_t per_warp =
-            (count + split_threads - 1) / split_threads * 32;
-    const uint32_t i0 = min(warp * per_warp, count);
-    const uint32_t i1 = min(i0 + per_warp, count);
-    auto is_hard = [&](uint32_t row) { // also where it is NaN
-        return !(norm[row] <= largest);
-    };
-    uint32_t hard = 0;
-    for (uint32_t i = i0 + lane; i < i1; i += 32) {
-        hard += is_hard(rows[i]);
-    }
-    hard = __reduce_add_sync(0xffffffff, hard);
-    if (lane == 0) {
-        hard_of[warp] = hard;
-    }
-    __syncthreads(); // every warp's count is there
-    uint32_t hard_at = 0, all_hard = 0;
-    for (int w = 0; w < split_threads / 32; w++) {
-        hard_at += w < warp ? hard_of[w] : 0;
-        all_hard += hard_of[w];
-    }
-    const uint32_t easy = count - all_hard;
-    uint32_t easy_at = i0 - hard_at;
-    hard_at += easy;
-    for (uint32_t i = i0; i < i1; i += 32) {
-        const bool real = i + lane < i1;
-        const uint32_t row = real ? rows[i + lane] : 0;
-        const bool is = real && is_hard(row);
-        const uint32_t easy_lanes = __ballot_sync(0xffffffff, real && !is);
-        const uint32_t hard_lanes = __ballot_sync(0xffffffff, is);
-        const uint32_t below = (1u << lane) - 1;
-        if (real) {
-            to[is ? hard_at + __popc(hard_lanes & below)
-                  : easy_at + __popc(easy_lanes & below)] = row;
-        }
-        easy_at += __popc(easy_lanes);
-        hard_at += __popc(hard_lanes);
-    }
-    if (threadIdx.x == 0) {
-        split[blockIdx.x] = make_uint2(easy, all_hard);
-    }
-}
-
 } // namespace
 
 cudaError_t launch_split_means(
@@ -457,25 +351,6 @@ cudaError_t launch_split_means(
                                            : split_means_kernel;
     kernel<<<blocks_for(products.k_padded, 8), 256, 0, stream>>>(
             in, products);
-    choose_kernel<<<1, choice_threads, 0, stream>>>(in, products);
-    return cudaGetLastError();
-}
-
-cudaError_t launch_split_dense(
-        const MixtureRowsInput& in,
-        const float* norm,
-        const DenseChoice* choice,
-        int most,
-        const uint2* counts,
-        const uint32_t* rows,
-        uint32_t* to,
-        uint2* split,
-        cudaStream_t stream) {
-    split_dense_kernel<<<
-            (in.n + in.block_rows - 1) / in.block_rows,
-            split_threads,
-            0,
-            stream>>>(in, norm, choice, most, counts, rows, to, split);
     return cudaGetLastError();
 }
 

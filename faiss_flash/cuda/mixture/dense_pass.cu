@@ -169,6 +169,8 @@ DensePass::Added DensePass::add(
             norm = norm_.get();
         }
         FAISS_FLASH_CUDA_CHECK(launch_split_means(in, products, stream));
+        FAISS_FLASH_CUDA_CHECK(
+                launch_choose_components(in, products, stream));
         FAISS_FLASH_CUDA_CHECK(launch_split_dense(
                 in,
                 norm,

@@ -24,16 +24,14 @@ constexpr int dense_products_min_rows = 1024;
 constexpr double dense_products_error = 2e-2;
 /// Shares are halves of this many times their value.
 constexpr float dense_share_scale = 1024;
-/// Rows that are summed in single precision; a piece has a few of these.
-constexpr int dense_run_rows = 1024;
 /** Diagonal mixtures: Σ r (x' − μ')² is made from Σ r x'², Σ r x' and Σ r.
- * Each is off by at most 4·10⁻⁶ of the sum of its terms' absolute values
- * (truncation over 128 rows of three products in steps of 16, 24·1.06·2⁻²³;
- * 22 bits of operands; the sums of 128 rows in single precision), so the
- * difference by at most four times that of N (σ² + μ'²): this many times σ²
- * keeps it within 10⁻⁴.
+ * Each is off by at most 6·10⁻⁶ of the sum of its terms' absolute values:
+ * truncation over 128 rows of three products in steps of 16, 24·1.06·2⁻²³;
+ * 22 bits of operands; 32 sums of 128 rows in single precision, 32·2⁻²⁴. So
+ * the difference is off by at most four times that of N (σ² + μ'²), and this
+ * many times σ² keeps it within 10⁻⁴.
  */
-constexpr double dense_most_spread = 6;
+constexpr double dense_most_spread = 4;
 
 /// What of a mixture goes through products; on the device.
 struct DenseChoice {
@@ -79,8 +77,14 @@ struct DenseProducts {
     uint32_t* excluded = nullptr; ///< components, ascending; (k)
 };
 
-/// The means' side, once per model, with the choice.
+/// The means' side, once per model.
 cudaError_t launch_split_means(
+        const MixtureRowsInput& in,
+        const DenseProducts& products,
+        cudaStream_t stream);
+
+/// The choice; excluded components get scores of −inf.
+cudaError_t launch_choose_components(
         const MixtureRowsInput& in,
         const DenseProducts& products,
         cudaStream_t stream);

@@ -8,10 +8,10 @@ namespace faiss_flash {
 
 constexpr DenseFound nothing_found = {-3e38f, 0, 0x7fffffff};
 
-/** Where the scores of 16 rows and 16 components are on sm_90, together: the
- * components one after the other, of each 16 rows in the order 0, 8, 1, 9, 2 ….
- * So threads write two rows at once as products leave them, and read four as
- * products take them.
+/** Where the scores of 16 rows and 16 components are on sm_90, together: of
+ * rows r and r + 8 and components 2q and 2q + 1 four in a row (components
+ * first), at (r % 2) · 128 + q · 16 + r / 2 · 4. So threads write what products
+ * leave them and read what products take, 16 bytes each and next to each other.
  * @param row, component  multiples of 16
  */
 __device__ inline int64_t score_place(

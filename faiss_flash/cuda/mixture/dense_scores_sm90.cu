@@ -62,8 +62,8 @@ struct ThreadScores {
                         first + threadIdx.x % 128 / 32 * 16,
                         tile * assign_columns,
                         in.products.k_padded) +
-                threadIdx.x % 4 * 2 * 16 + threadIdx.x % 32 / 8 * 4 +
-                threadIdx.x % 32 / 4 % 2 * 2;
+                threadIdx.x % 32 / 4 % 2 * 128 + threadIdx.x % 4 * 16 +
+                threadIdx.x % 32 / 8 * 4;
         const bool real = first < in.rows; // batches are of 128 rows
         const float before[2] = {found[0].top, found[1].top};
         constexpr int ahead = 2;
@@ -91,18 +91,15 @@ struct ThreadScores {
                     best[i] = better ? 8 * g + e : best[i];
                 }
             }
-            if (real) {
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    // in the order of the program, see load_columns()
-                    asm volatile(
-                            "st.global.v2.f32 [%0], {%1, %2};" ::"l"(
-                                    to + g / 2 * 256 +
-                                    (g % 2 * 8 + e) * 16),
-                            "f"(acc[4 * g + e]),
-                            "f"(acc[4 * g + 2 + e])
-                            : "memory");
-                }
+            if (real) { // in the order of the program, see load_columns()
+                asm volatile(
+                        "st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(
+                                to + g / 2 * 256 + g % 2 * 64),
+                        "f"(acc[4 * g]),
+                        "f"(acc[4 * g + 1]),
+                        "f"(acc[4 * g + 2]),
+                        "f"(acc[4 * g + 3])
+                        : "memory");
             }
         }
 #pragma unroll
@@ -216,7 +213,8 @@ __device__ __forceinline__ void issue_half(
         const uint32_t within = s % 4 * 2;
         ptx::wgmma_64x128x16(
                 acc,
-                ptx::wgmma_operand(rows + s / 4 * (64 * chunk * 2 / 16) + within),
+                ptx::wgmma_operand(
+                        rows + s / 4 * (64 * chunk * 2 / 16) + within),
                 ptx::wgmma_operand(
                         tile + s / 4 * (tile_chunk_bytes / 16) + within),
                 accumulate || s > 0);

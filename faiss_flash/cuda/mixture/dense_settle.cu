@@ -110,52 +110,77 @@ __global__ void __launch_bounds__(threads) settle_dense_kernel(
 
 constexpr int sums_threads = 128;
 
-/// One thread block a piece, an excluded component and 128 columns. Shares of
-/// components that are collapsed are zero for most rows.
+/// One thread block a piece, an excluded component and 128 columns, 512 rows
+/// at once. Shares of components that are collapsed are zero for most rows.
 template <bool diagonal>
 __global__ void __launch_bounds__(sums_threads) excluded_sums_kernel(
         const MixtureRowsInput in,
         int64_t rows,
         const DenseProducts products,
         const DenseScratch scratch) {
-    __shared__ float share_of[sums_threads];
-    __shared__ uint32_t row_of[sums_threads];
+    constexpr int per_thread = 4, at_once = sums_threads * per_thread;
+    __shared__ float share_of[at_once];
+    __shared__ uint32_t row_of[at_once];
+    __shared__ int before[sums_threads / 32];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int e = blockIdx.x, p = blockIdx.z;
     const int c = products.excluded[e];
     const int j = blockIdx.y * sums_threads + threadIdx.x;
     const float offset = j < in.d ? products.shift.offset[j] : 0;
-    const float mean = diagonal && j < in.d ? in.means[(int64_t)c * in.d + j] : 0;
+    const float mean =
+            diagonal && j < in.d ? in.means[(int64_t)c * in.d + j] : 0;
     const DensePiece piece = scratch.pieces[p];
     const int64_t first = e * rows + p * products.piece_rows;
     double sum = 0, squares = 0, count = 0, energy = 0;
-    for (uint32_t i0 = 0; i0 < piece.count; i0 += sums_threads) {
-        const uint32_t i = i0 + threadIdx.x;
-        const float mine = i < piece.count ? scratch.shares[first + i] : 0;
-        if (__syncthreads_count(mine > 0) == 0) {
-            continue;
+    for (uint32_t i0 = 0; i0 < piece.count; i0 += at_once) {
+        const uint32_t i = i0 + threadIdx.x * per_thread;
+        float4 of = make_float4(0, 0, 0, 0); // and so beyond piece.count
+        if (i < piece.count) {
+            of = *reinterpret_cast<const float4*>(scratch.shares + first + i);
         }
-        share_of[threadIdx.x] = mine;
-        if (mine > 0) {
-            row_of[threadIdx.x] = products.numbers[piece.first + i];
-            count += mine;
-            energy += mine * scratch.dist[first + i];
+        const float shares[per_thread] = {of.x, of.y, of.z, of.w};
+        int end = (of.x > 0) + (of.y > 0) + (of.z > 0) + (of.w > 0);
+        const int mine = end;
+#pragma unroll
+        for (int step = 1; step < 32; step *= 2) {
+            const int other = __shfl_up_sync(0xffffffff, end, step);
+            end += lane >= step ? other : 0;
         }
-        __syncthreads(); // shares and rows are there
+        if (lane == 31) {
+            before[warp] = end;
+        }
+        __syncthreads(); // counts of warps are there; the list has been read
+        int at = end - mine, all = 0;
+        for (int w = 0; w < sums_threads / 32; w++) {
+            at += w < warp ? before[w] : 0;
+            all += before[w];
+        }
+#pragma unroll
+        for (int r = 0; r < per_thread; r++) {
+            if (shares[r] > 0) {
+                share_of[at] = shares[r];
+                row_of[at++] = products.numbers[piece.first + i + r];
+                count += shares[r];
+                energy += shares[r] * scratch.dist[first + i + r];
+            }
+        }
+        __syncthreads(); // the list is there, and counts have been read
         float part = 0, part_squares = 0;
-        for (int r = 0; r < sums_threads && j < in.d; r++) {
-            const float share = share_of[r];
-            if (share > 0) {
-                const float value = in.x[(int64_t)row_of[r] * in.d + j];
-                part = fmaf(share, value - offset, part);
-                if constexpr (diagonal) {
-                    const float step = value - mean;
-                    part_squares = fmaf(share, step * step, part_squares);
-                }
+        for (int r = 0; r < all && j < in.d; r++) {
+            const float value = in.x[(int64_t)row_of[r] * in.d + j];
+            part = fmaf(share_of[r], value - offset, part);
+            if constexpr (diagonal) {
+                const float step = value - mean;
+                part_squares = fmaf(share_of[r], step * step, part_squares);
+            }
+            if (r % 128 == 127) {
+                sum += part;
+                squares += part_squares;
+                part = part_squares = 0;
             }
         }
         sum += part;
         squares += part_squares;
-        __syncthreads(); // shares and rows have been read
     }
     if (j < in.d) {
         const int64_t of = (int64_t)p * in.k + c;
@@ -251,7 +276,7 @@ __global__ void combine_diagonal_kernel(
 
 template <bool diagonal>
 auto settle_kernel(int d, bool aligned) {
-    return !aligned  ? settle_dense_kernel<false, 0, diagonal>
+    return !aligned    ? settle_dense_kernel<false, 0, diagonal>
             : d == 128 ? settle_dense_kernel<true, 4, diagonal>
             : d == 96  ? settle_dense_kernel<true, 3, diagonal>
                        : settle_dense_kernel<true, 0, diagonal>;
@@ -279,8 +304,9 @@ cudaError_t launch_settle_dense(
              reinterpret_cast<uintptr_t>(in.half_precisions)) %
                             16 ==
                     0;
-    const auto kernel = in.half_precisions ? settle_kernel<true>(in.d, aligned)
-                                           : settle_kernel<false>(in.d, aligned);
+    const auto kernel = in.half_precisions
+            ? settle_kernel<true>(in.d, aligned)
+            : settle_kernel<false>(in.d, aligned);
     kernel<<<blocks_for(rows * pair_lanes), threads, 0, stream>>>(
             in, rows, excluded, pieces, products, dist, shares, out);
     return cudaGetLastError();

@@ -9,11 +9,13 @@ namespace faiss_flash {
 namespace {
 
 constexpr int step_rows = 64;
+constexpr int flush_rows = 1024; ///< that are summed in single precision
 constexpr int tile = 128; ///< components, and columns, of a thread block
 constexpr int stride = tile + 8; ///< halves; rows 16 bytes apart in banks
 
 struct SumShared { // or 128 × 128 sums
-    __half shares[2][step_rows][stride]; ///< high and low, times dense_share_scale
+    /// high and low, times dense_share_scale
+    __half shares[2][step_rows][stride];
     __half x[2][step_rows][stride];      ///< high and low
     float count[4][tile], energy[4][tile];
 };
@@ -58,7 +60,7 @@ __global__ void __launch_bounds__(256, 2) dense_product_sums_kernel(
     double* const partial =
             scratch.partial + (int64_t)blockIdx.z * in.k * in.d;
     for (uint32_t i0 = 0; i0 < count_rows; i0 += step_rows) {
-        if (i0 % dense_run_rows == 0) {
+        if (i0 % flush_rows == 0) {
 #pragma unroll
             for (int i = 0; i < 64; i++) {
                 acc[i / 32][i / 4 % 8][i % 4] = 0;
@@ -154,7 +156,7 @@ __global__ void __launch_bounds__(256, 2) dense_product_sums_kernel(
             }
         }
         __syncthreads(); // nobody reads shares and rows any more
-        if ((i0 + step_rows) % dense_run_rows != 0 &&
+        if ((i0 + step_rows) % flush_rows != 0 &&
             i0 + step_rows < count_rows) {
             continue;
         }
@@ -178,7 +180,7 @@ __global__ void __launch_bounds__(256, 2) dense_product_sums_kernel(
             if (component0 + c < in.k && column < in.d) {
                 double& sum =
                         partial[(int64_t)(component0 + c) * in.d + column];
-                sum = (i0 < dense_run_rows ? 0 : sum) +
+                sum = (i0 < flush_rows ? 0 : sum) +
                         sums[c * tile + threadIdx.x % tile] /
                                 (double)dense_share_scale;
             }

@@ -1,11 +1,11 @@
 // Σ r·x of many dense rows as a product of two matrices, on Hopper: shares,
 // transposed, from registers, where they have been made from scores, and rows
-// from shared memory.
+// from shared memory. Row m of 16 of an operand is component 2m, or 2m − 15.
 //
 // One thread block: 128 components × 128 columns over one piece. One
-// warpgroup copies rows, 64 at a time; two compute, 64 components each. Shares
-// of 32 rows are made while the products of those before run, their own and
-// the other warpgroup's.
+// warpgroup copies scores and rows, 32 at a time; two compute, 64 components
+// each. Shares of 32 rows are made while the products of those before run,
+// their own and the other warpgroup's.
 
 #include <cstddef>
 
@@ -17,8 +17,9 @@ namespace faiss_flash {
 
 namespace {
 
-constexpr int stage_rows = 64;
-constexpr int stages = 6; // pairs of them are freed
+constexpr int stage_rows = 32; ///< whose shares are made at once
+constexpr int stages = 6;
+constexpr int run_stages = 4; ///< that the matrix unit adds up
 constexpr int group_components = 64;
 constexpr int compute_groups = 2;
 constexpr int tile = group_components * compute_groups;
@@ -30,6 +31,7 @@ constexpr int chunk_bytes = stage_rows * sm90::chunk * 2;
 struct SumsShared {
     struct Stage {
         uint8_t x[2][2][chunk_bytes]; ///< high and low; 64 columns each
+        float scores[stage_rows / 16][tile / 16][256]; ///< see score_place()
     };
     alignas(1024) Stage stage[stages];
     alignas(16) float log_density[stages][stage_rows];
@@ -69,7 +71,21 @@ __device__ void copy_loop(
                 products.log_density + row,
                 stage_rows * sizeof(float),
                 full);
+#pragma unroll 1 // few registers are left to this warp
+        for (int b = 0; b < stage_rows / 16; b++) {
+            ptx::bulk_load(
+                    shared.stage[ring.slot].scores[b],
+                    products.scores +
+                            score_place(
+                                    row + 16 * b,
+                                    blockIdx.x * tile,
+                                    products.k_padded),
+                    tile * 16 * sizeof(float),
+                    full);
+        }
+#pragma unroll 1
         for (int part = 0; part < 2; part++) {
+#pragma unroll 1
             for (int c = 0; c < 2; c++) {
                 ptx::tma_load(
                         shared.stage[ring.slot].x[part][c],
@@ -83,72 +99,60 @@ __device__ void copy_loop(
     }
 }
 
-constexpr int step_rows = 32; ///< whose shares are made at once
-
-/// Scores of step_rows rows: of each 16, rows 2q, 2q + 1, 2q + 8 and 2q + 9 (q =
-/// lane % 4) for each of the thread's two components.
-struct Scores {
-    float4 value[step_rows / 16][2]; ///< 16 rows, component
-
-    /// @param from  of the thread's first row and component; moved on
-    __device__ __forceinline__ void load(const float*& from, int k_padded) {
-#pragma unroll
-        for (int t = 0; t < step_rows / 16; t++) {
-            const float4* rows = reinterpret_cast<const float4*>(from);
-            value[t][0] = __ldcs(rows);
-            value[t][1] = __ldcs(rows + 8 * 16 / 4);
-            from += 16 * (int64_t)k_padded;
-        }
-    }
-};
-
 /// The thread's part of what it makes of scores.
 struct Totals {
     float count[2] = {}, energy[2] = {}; ///< energy: times the precision
-    uint32_t kept = 0;
 };
 
 /// Shares, in halves: operands of 16 rows each.
 struct Shares {
-    uint32_t high[step_rows / 16][4], low[step_rows / 16][4];
+    uint32_t high[stage_rows / 16][4], low[stage_rows / 16][4];
 
+    /// @param scores, log_density  addresses of the thread's first ones
     __device__ __forceinline__ void make(
-            const Scores& scores,
+            uint32_t scores,
             uint32_t log_density,
             const float (&log_scale)[2],
-            Totals& totals) {
+            Totals& totals,
+            uint32_t& kept) {
         const float log2e = 1.4426950408889634f;
         const float log2_scale = 10;
         static_assert(dense_share_scale == 1024);
 #pragma unroll
-        for (int t = 0; t < step_rows / 16; t++) {
+        for (int t = 0; t < stage_rows / 16; t++) {
             const float2 d0 = ptx::load_shared<float2>(
                     log_density + 16 * t * sizeof(float));
             const float2 d1 = ptx::load_shared<float2>(
                     log_density + (16 * t + 8) * sizeof(float));
-            const float of_row[4] = {d0.x, d1.x, d0.y, d1.y};
+            // rows 2q and 2q + 8 of both components, and those after them
+            const uint32_t at = scores + t * (tile * 16 * sizeof(float));
+            const float4 first = ptx::load_shared<float4>(at);
+            const float4 second =
+                    ptx::load_shared<float4>(at + 128 * sizeof(float));
+            const float values[2][2][2] = { // component, 8 rows further, row
+                    {{first.x, second.x}, {first.z, second.z}},
+                    {{first.y, second.y}, {first.w, second.w}}};
+            const float densities[2][2] = {{d0.x, d0.y}, {d1.x, d1.y}};
 #pragma unroll
             for (int c = 0; c < 2; c++) {
-                const float4 of = scores.value[t][c];
-                const float values[4] = {of.x, of.y, of.z, of.w};
-                float p[4];
-#pragma unroll
-                for (int r = 0; r < 4; r++) {
-                    const float v = values[r];
-                    p[r] = exp2f_fast(
-                            fmaf(v - of_row[r], log2e, log2_scale));
-                    totals.count[c] += p[r];
-                    // rounding may make it negative, and NaN becomes 0
-                    const float nats =
-                            fminf(fmaxf(log_scale[c] - v, 0), 3e38f);
-                    totals.energy[c] = fmaf(p[r], nats, totals.energy[c]);
-                    totals.kept +=
-                            p[r] >= dense_least_share * dense_share_scale;
-                }
 #pragma unroll
                 for (int half = 0; half < 2; half++) {
-                    const float2 pair =
-                            make_float2(p[half], p[2 + half]);
+                    float p[2];
+#pragma unroll
+                    for (int r = 0; r < 2; r++) {
+                        const float v = values[c][half][r];
+                        p[r] = exp2f_fast(
+                                fmaf(v - densities[half][r],
+                                     log2e,
+                                     log2_scale));
+                        totals.count[c] += p[r];
+                        // rounding may make it negative, and NaN becomes 0
+                        const float nats =
+                                fminf(fmaxf(log_scale[c] - v, 0), 3e38f);
+                        totals.energy[c] = fmaf(p[r], nats, totals.energy[c]);
+                        kept += p[r] >= dense_least_share * dense_share_scale;
+                    }
+                    const float2 pair = make_float2(p[0], p[1]);
                     const __half2 h = __float22half2_rn(pair);
                     const float2 back = __half22float2(h);
                     const __half2 l = __float22half2_rn(
@@ -170,7 +174,7 @@ struct Shares {
     }
 };
 
-/// Products of step_rows rows, issued and committed.
+/// Products of stage_rows rows, issued and committed.
 __device__ __forceinline__ void issue_rows(
         float (&acc)[64],
         const Shares& shares,
@@ -179,7 +183,7 @@ __device__ __forceinline__ void issue_rows(
     constexpr uint32_t part = 2 * chunk_bytes / 16;
     ptx::wgmma_fence();
 #pragma unroll
-    for (int t = 0; t < step_rows / 16; t++) {
+    for (int t = 0; t < stage_rows / 16; t++) {
         const uint32_t at = rows + t * (16 * sm90::chunk * 2 / 16);
         ptx::wgmma_registers_64x128x16(
                 acc, shares.high[t], rows_operand(at), accumulate || t > 0);
@@ -209,115 +213,104 @@ __device__ __forceinline__ void compute_loop(
         int steps,
         int column0) {
     const int group = sm90::warpgroup() - 1;
-    const bool leader = threadIdx.x % 128 == 0;
     const int lane = threadIdx.x % 32;
+    const int warp = threadIdx.x % 128 / 32;
     const int component = blockIdx.x * tile + group * group_components +
-            threadIdx.x % 128 / 32 * 16 + lane / 4;
+            warp * 16 + lane / 4 * 2;
     float log_scale[2];
 #pragma unroll
     for (int e = 0; e < 2; e++) {
-        const int c = component + 8 * e;
+        const int c = component + e;
         log_scale[e] = c < in.k ? in.components[c].log_scale : 0;
     }
-    const float* from = products.scores +
-            score_place(first, component & ~15, products.k_padded) +
-            lane / 4 * 16 + lane % 4 * 4;
     const uint32_t stages_at = ptx::operand_address(shared.stage);
+    const uint32_t scores_at = ptx::shared_address(shared.stage) +
+            offsetof(SumsShared::Stage, scores) +
+            ((group * 4 + warp) * 256 + lane * 4) * sizeof(float);
     const uint32_t density_at = ptx::shared_address(shared.log_density) +
             lane % 4 * 2 * sizeof(float);
     uint32_t kept = 0;
     sm90::Ring ring;
-    Scores scores[2];
-    scores[0].load(from, products.k_padded);
-    scores[1].load(from, products.k_padded);
-    for (int i0 = 0; i0 < steps; i0 += dense_run_rows / stage_rows) {
-        const int i1 = min(i0 + dense_run_rows / stage_rows, steps);
-        float total[64] = {};
-        Totals totals;
-        for (int i = i0; i < i1; i += 2) {
-            float acc[64];
-            Shares shares[2];
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                ptx::mbarrier_wait(&shared.full[ring.slot], ring.parity);
-                const uint32_t densities = density_at +
-                        ring.slot * stage_rows * sizeof(float);
-                const uint32_t rows = stages_at +
-                        ring.slot * (sizeof(SumsShared::Stage) / 16);
-#pragma unroll
-                for (int q = 0; q < 2; q++) {
-                    if (half > 0) {
-                        ptx::wgmma_wait<1>(); // shares[q] have been read
-                    }
-                    shares[q].make(
-                            scores[q],
-                            densities + q * step_rows * sizeof(float),
-                            log_scale,
-                            totals);
-                    if (half == 0 || i + 2 < steps) {
-                        scores[q].load(from, products.k_padded);
-                    }
-                    issue_rows(
-                            acc,
-                            shares[q],
-                            rows + q * (step_rows * sm90::chunk * 2 / 16),
-                            half + q > 0);
-                }
-                ring.advance(stages);
-            }
-            ptx::wgmma_wait<0>();
-            if (leader) { // a pair of stages is free
-                const int read = (ring.slot + stages - 2) % stages;
-                ptx::mbarrier_arrive(&shared.empty[read]);
-                ptx::mbarrier_arrive(&shared.empty[read + 1]);
-            }
-            // rounded here; the matrix unit truncates
-#pragma unroll
-            for (int j = 0; j < 64; j++) {
-                total[j] += acc[j];
-            }
+    auto release = [&](int slot) {
+        __syncwarp(); // every lane has read its part
+        if (lane == 0) {
+            ptx::mbarrier_arrive(&shared.empty[slot]);
         }
-        kept += totals.kept;
-        const double unit = 1 / (double)dense_share_scale;
+    };
+    float total[64] = {};
+    double counts[2] = {}, energies[2] = {};
+    for (int i = 0; i < steps; i += run_stages) {
+        float acc[64];
+        Totals totals;
+        Shares shares[2];
+        int slots[run_stages];
+#pragma unroll
+        for (int q = 0; q < run_stages; q++) {
+            slots[q] = ring.slot;
+            ptx::mbarrier_wait(&shared.full[ring.slot], ring.parity);
+            if (q > 1) {
+                ptx::wgmma_wait<1>(); // shares[q % 2] have been read
+                release(slots[q - 2]);
+            }
+            shares[q % 2].make(
+                    scores_at + ring.slot * sizeof(SumsShared::Stage),
+                    density_at + ring.slot * stage_rows * sizeof(float),
+                    log_scale,
+                    totals,
+                    kept);
+            issue_rows(
+                    acc,
+                    shares[q % 2],
+                    stages_at + ring.slot * (sizeof(SumsShared::Stage) / 16),
+                    q > 0);
+            ring.advance(stages);
+        }
+        ptx::wgmma_wait<0>();
+        release(slots[run_stages - 2]);
+        release(slots[run_stages - 1]);
+        // rounded here; the matrix unit truncates
+#pragma unroll
+        for (int j = 0; j < 64; j++) {
+            total[j] += acc[j];
+        }
 #pragma unroll
         for (int e = 0; e < 2; e++) {
-            // not known before: all addresses at once are too many
-            int tile_column = column0;
-            asm volatile("" : "+r"(tile_column));
-            const int c = component + 8 * e;
-            const double count = sum_of_four((double)totals.count[e]);
-            const double energy = sum_of_four((double)totals.energy[e]);
-            if (c >= in.k) {
-                continue;
-            }
-            if (blockIdx.y == 0 && lane % 4 == 0) {
-                double* of = scratch.scalars + (int64_t)piece * 2 * in.k + c;
-                of[0] = (i0 > 0 ? of[0] : 0) + count * unit;
-                of[in.k] = (i0 > 0 ? of[in.k] : 0) +
-                        energy * unit / in.components[c].precision;
-            }
-            const int parts = in.half_precisions ? 2 : 1;
-            const int part_columns = products.width / parts;
-            double* row = scratch.partial +
-                    ((int64_t)piece * in.k + c) * parts * in.d +
-                    2 * (lane % 4);
+            counts[e] += totals.count[e];
+            energies[e] += totals.energy[e];
+        }
+    }
+    const double unit = 1 / (double)dense_share_scale;
+    const int parts = in.half_precisions ? 2 : 1;
+    const int part_columns = products.width / parts;
 #pragma unroll
-            for (int g = 0; g < 16; g++) {
-                // eight columns never belong to two parts
-                int column = tile_column + 8 * g;
-                double* first_sum = row + column;
-                if (column >= part_columns && parts == 2) {
-                    column -= part_columns;
-                    first_sum = row + in.d + column;
-                }
+    for (int e = 0; e < 2; e++) {
+        const int c = component + e;
+        const double count = sum_of_four(counts[e]);
+        const double energy = sum_of_four(energies[e]);
+        if (c >= in.k) {
+            continue;
+        }
+        if (blockIdx.y == 0 && lane % 4 == 0) {
+            double* of = scratch.scalars + (int64_t)piece * 2 * in.k + c;
+            of[0] = count * unit;
+            of[in.k] = energy * unit / in.components[c].precision;
+        }
+        double* row = scratch.partial +
+                ((int64_t)piece * in.k + c) * parts * in.d + 2 * (lane % 4);
 #pragma unroll
-                for (int p = 0; p < 2; p++) {
-                    if (column + 2 * (lane % 4) + p < in.d &&
-                        column < part_columns) {
-                        double& sum = first_sum[p];
-                        sum = (i0 > 0 ? sum : 0) +
-                                total[4 * g + 2 * e + p] * unit;
-                    }
+        for (int g = 0; g < 16; g++) {
+            // eight columns never belong to two parts
+            int column = column0 + 8 * g;
+            double* to = row + column;
+            if (column >= part_columns && parts == 2) {
+                column -= part_columns;
+                to = row + in.d + column;
+            }
+#pragma unroll
+            for (int p = 0; p < 2; p++) {
+                if (column + 2 * (lane % 4) + p < in.d &&
+                    column < part_columns) {
+                    to[p] = total[4 * g + 2 * e + p] * unit;
                 }
             }
         }
@@ -343,15 +336,17 @@ __global__ void __launch_bounds__(threads, 1) dense_sums_kernel(
     const int piece = blockIdx.z;
     const int64_t first = piece * products.piece_rows;
     const int column0 = blockIdx.y * tile_columns;
-    // pairs of stages; pieces are whole pairs of them
-    const int steps =
-            (scratch.pieces[piece].count + 2 * stage_rows - 1) /
-            (2 * stage_rows) * 2;
+    // whole runs, as pieces are
+    constexpr int acc_rows = run_stages * stage_rows;
+    const int steps = (scratch.pieces[piece].count + acc_rows - 1) /
+            acc_rows * run_stages;
     if (threadIdx.x == 0) {
         ptx::tma_prefetch_map(&map);
         for (int i = 0; i < stages; i++) {
             ptx::mbarrier_init(&shared.full[i], 1);
-            ptx::mbarrier_init(&shared.empty[i], compute_groups);
+            ptx::mbarrier_init( // every warp's
+                    &shared.empty[i],
+                    4 * compute_groups);
         }
         ptx::fence_barrier_init();
     }

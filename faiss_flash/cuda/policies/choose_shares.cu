@@ -70,10 +70,6 @@ class ShareChooser {
         return false;
     }
 
-    int count() const {
-        return count_;
-    }
-
     // of the lane's component
     __device__ bool real() const {
         return lane_ < count_;

@@ -99,8 +99,9 @@ struct MaskView {
         return words / mask_tile_words;
     }
     /// What a row does not list, in units of e^threshold.
-    __device__ static float tail(uint32_t near, int k) {
-        return near + k * expf(-mask_fall);
+    /// @param others  components that it does not list, near ones included
+    __device__ static float tail(uint32_t near, int others) {
+        return near + others * expf(-mask_fall);
     }
     /// The words of a tile of columns.
     __device__ uint4 load_tile(int64_t row, int tile) const {

@@ -49,8 +49,8 @@ int64_t MixturePlan::items() const {
 }
 
 int64_t MixturePlan::vectors() const {
-    // half a vector per row is usual
-    const int64_t most = (int64_t(1) << 29) / (4 * vector_stride());
+    // 0.6 vectors per row are usual
+    const int64_t most = (int64_t(1) << 30) / (4 * vector_stride());
     return std::clamp<int64_t>(rows, 1, most);
 }
 

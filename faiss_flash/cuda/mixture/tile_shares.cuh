@@ -204,7 +204,7 @@ __device__ __forceinline__ bool settle_row(
     const float sum = s.sum[i] / share_one;
     const float inverse = 1 / sum;
     // what is not listed, by its scores
-    const float tail = MaskView::tail(s.near[i], in.k);
+    const float tail = MaskView::tail(s.near[i], in.k - s.count[i]);
     const float unlisted = tail * expf(float(s.threshold[i] - top) + 1e-3f);
     const float lost = (s.lost[i] / lost_one + unlisted) * inverse;
     // far above the threshold single precision would not do

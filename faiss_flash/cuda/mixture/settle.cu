@@ -126,7 +126,8 @@ __global__ void __launch_bounds__(threads) share_rows_kernel(
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     kept = __reduce_add_sync(0xffffffff, kept);
     // not negative: their bits order like integers
-    const int largest_here = __reduce_max_sync(0xffffffff, __float_as_int(dropped));
+    const int largest_here =
+            __reduce_max_sync(0xffffffff, __float_as_int(dropped));
     if (lane == 0) {
         all_dropped[warp] = __int_as_float(largest_here);
         all_kept[warp] = kept;

@@ -121,7 +121,8 @@ cudaError_t launch_distances(
         cudaStream_t stream);
 
 /** Exact densities of the entries of rows [first, first + rows) that
- * launch_make_entries() made: distances in difference form in single precision, log densities in double.
+ * launch_make_entries() made: distances in difference form in single
+ * precision, log densities in double.
  *
  * @param dropped  see launch_filter_rows()
  * @param arrays   receives entries with weight r·w, 0 for what is dropped

@@ -1,5 +1,6 @@
 // Tiles of rows that share components: see mixture/tiles.cuh.
 
+#include <faiss_flash/cuda/mixture/tile_pairs.cuh>
 #include <faiss_flash/cuda/mixture/tile_shares.cuh>
 #include <faiss_flash/cuda/mixture/tile_sums.cuh>
 

@@ -161,15 +161,9 @@ __global__ void __launch_bounds__(share_threads) dense_shares_kernel(
     kept = block_sum<share_threads>(kept);
     if (threadIdx.x == 0) {
         dropped += n < in.k ? in.k * least : 0;
-        out.log_density[row] = top.value + log(sum);
-        out.best[row] = top.component;
-        if (out.members) {
-            atomicAdd(out.members + top.component, 1ull);
-        }
+        out.set_row(row, top.value + log(sum), top.component);
         atomicAdd(&out.totals->entries, (unsigned long long)kept);
-        atomicMax(
-                reinterpret_cast<int*>(&out.totals->dropped),
-                __float_as_int(float(dropped)));
+        out.totals->raise_dropped(dropped);
     }
 }
 

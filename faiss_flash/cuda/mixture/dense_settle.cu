@@ -95,15 +95,9 @@ __global__ void __launch_bounds__(threads) settle_dense_kernel(
     products.log_density[at] = real ? float(log_density) : INFINITY;
     if (real) {
         const uint32_t best = min(top.component, in.k - 1);
-        out.log_density[row] = log_density;
-        out.best[row] = best;
-        if (out.members) {
-            atomicAdd(out.members + best, 1ull);
-        }
+        out.set_row(row, log_density, best);
         if (at == 0) {
-            atomicMax(
-                    reinterpret_cast<int*>(&out.totals->dropped),
-                    __float_as_int(in.k * dense_least_share));
+            out.totals->raise_dropped(in.k * dense_least_share);
         }
     }
 }
@@ -298,12 +292,7 @@ cudaError_t launch_settle_dense(
         float* shares,
         const MixtureRowsOutput& out,
         cudaStream_t stream) {
-    const bool aligned = in.d % 4 == 0 &&
-            (reinterpret_cast<uintptr_t>(in.x) |
-             reinterpret_cast<uintptr_t>(in.means) |
-             reinterpret_cast<uintptr_t>(in.half_precisions)) %
-                            16 ==
-                    0;
+    const bool aligned = in.aligned();
     const auto kernel = in.half_precisions
             ? settle_kernel<true>(in.d, aligned)
             : settle_kernel<false>(in.d, aligned);

@@ -144,11 +144,7 @@ void DiagonalMixture::limits(
         const uint32_t* order,
         RowLimit* limits,
         cudaStream_t stream) const {
-    const bool aligned = in.d % 4 == 0 &&
-            (reinterpret_cast<uintptr_t>(in.x) |
-             reinterpret_cast<uintptr_t>(in.means)) %
-                            16 ==
-                    0;
+    const bool aligned = in.aligned();
     const auto kernel = !aligned ? diagonal_limits_kernel<false, 0>
             : in.d == 128        ? diagonal_limits_kernel<true, 4>
             : in.d == 96         ? diagonal_limits_kernel<true, 3>

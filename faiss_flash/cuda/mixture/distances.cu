@@ -224,11 +224,7 @@ cudaError_t launch_distances(
         const EntryArrays& arrays,
         int multiprocessors,
         cudaStream_t stream) {
-    const bool aligned = in.d % 4 == 0 &&
-            (reinterpret_cast<uintptr_t>(in.x) |
-             reinterpret_cast<uintptr_t>(in.means)) %
-                            16 ==
-                    0;
+    const bool aligned = in.aligned();
     switch (aligned ? slice_width(in.k, in.d) : -1) {
         case 32:
             return launch_slices<32>(in, arrays, multiprocessors, stream);

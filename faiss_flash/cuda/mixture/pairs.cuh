@@ -94,22 +94,6 @@ __device__ inline float pair_sum(const float4& sums) {
     return sum;
 }
 
-/// The sums of two rows, each added up as pair_sum() does: threads 0 to 3 get
-/// the first one, 4 to 7 the second one.
-__device__ inline float pair_sums(const float4 (&sums)[2]) {
-    const float first = (sums[0].x + sums[0].y) + (sums[0].z + sums[0].w);
-    const float second = (sums[1].x + sums[1].y) + (sums[1].z + sums[1].w);
-    constexpr int half = pair_lanes / 2;
-    const bool upper = threadIdx.x & half;
-    float sum = (upper ? second : first) +
-            __shfl_xor_sync(0xffffffff, upper ? first : second, half);
-#pragma unroll
-    for (int apart = half / 2; apart > 0; apart /= 2) {
-        sum += __shfl_xor_sync(0xffffffff, sum, apart);
-    }
-    return sum;
-}
-
 /** Distances of one row after the other from components.
  * @tparam chunks  of 32 columns, all there are, kept in registers; 0: any
  *                 number of columns, which are read again for every component

@@ -117,11 +117,7 @@ __global__ void __launch_bounds__(threads) share_rows_kernel(
     dropped = row_sum<row_lanes>(dropped);
     if (at < end && part == 0) {
         dropped += row_dropped[row];
-        out.log_density[row] = top + logf(sum);
-        out.best[row] = best;
-        if (out.members) {
-            atomicAdd(out.members + best, 1ull);
-        }
+        out.set_row(row, top + logf(sum), best);
     }
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     kept = __reduce_add_sync(0xffffffff, kept);
@@ -140,13 +136,7 @@ __global__ void __launch_bounds__(threads) share_rows_kernel(
             most_dropped = fmaxf(most_dropped, all_dropped[w]);
             all += all_kept[w];
         }
-        // mostly there is a larger one already
-        float* largest = &out.totals->dropped;
-        if (most_dropped > *static_cast<volatile float*>(largest)) {
-            atomicMax(
-                    reinterpret_cast<int*>(largest),
-                    __float_as_int(most_dropped));
-        }
+        out.totals->raise_dropped(most_dropped);
         atomicAdd(&out.totals->entries, all);
     }
 }

@@ -20,6 +20,16 @@ struct RowTotals {
     double weight;         ///< Σ w
     unsigned long long entries;
     float dropped; ///< largest bound on responsibility left out
+
+    /// @param bound  not negative
+    __device__ void raise_dropped(float bound) {
+        // mostly there is a larger one already
+        if (bound > *static_cast<volatile float*>(&dropped)) {
+            // not negative: their bits order like integers
+            atomicMax(
+                    reinterpret_cast<int*>(&dropped), __float_as_int(bound));
+        }
+    }
 };
 
 /// The mixture and rows of one pass, as given; all on the device.
@@ -39,6 +49,16 @@ struct MixtureRowsInput {
     /// and this much because it is not listed, or below the range (soft
     /// passes; otherwise the range sees to that)
     float most_unlisted = 0;
+
+    /// Whether rows and components can be read four columns at a time.
+    bool aligned() const {
+        return d % 4 == 0 &&
+                (reinterpret_cast<uintptr_t>(x) |
+                 reinterpret_cast<uintptr_t>(means) |
+                 reinterpret_cast<uintptr_t>(half_precisions)) %
+                                16 ==
+                        0;
+    }
 };
 
 /// What becomes of a row.
@@ -47,6 +67,16 @@ struct MixtureRowsOutput {
     uint32_t* best = nullptr;      ///< largest responsibility, (n)
     unsigned long long* members = nullptr; ///< rows by `best`, (k), or nullptr
     RowTotals* totals = nullptr;   ///< entries and dropped
+
+    /// One thread: of a row whose responsibilities are known.
+    __device__ void set_row(int64_t row, double value, uint32_t component)
+            const {
+        log_density[row] = value;
+        best[row] = component;
+        if (members) {
+            atomicAdd(members + component, 1ull);
+        }
+    }
 };
 
 /** Leave out of the lists what the scores prove to be worth nothing: less

@@ -3,6 +3,7 @@
 // A tile's pairs, from the masks of its rows: found row after row, ordered by
 // component.
 
+#include <faiss_flash/cuda/mixture/row_lanes.cuh>
 #include <faiss_flash/cuda/mixture/tile_rows.cuh>
 
 namespace faiss_flash {

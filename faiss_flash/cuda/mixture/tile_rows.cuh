@@ -4,7 +4,6 @@
 // one of its components; and rows on their way to shared memory.
 
 #include <faiss_flash/cuda/mixture/pairs.cuh>
-#include <faiss_flash/cuda/mixture/row_lanes.cuh>
 #include <faiss_flash/cuda/mixture/tiles.cuh>
 #include <faiss_flash/cuda/ptx/tma.cuh>
 

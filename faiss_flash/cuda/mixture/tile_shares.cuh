@@ -218,11 +218,7 @@ __device__ __forceinline__ bool settle_row(
     s.lost[i] = __float2uint_ru(lost * lost_one);
     s.least[i] = in.most_drop * sum / s.listed[i];
     s.scale[i] = in.weights ? inverse * in.weights[row] : inverse;
-    out.log_density[row] = top + logf(sum);
-    out.best[row] = s.best[i];
-    if (out.members) {
-        atomicAdd(out.members + s.best[i], 1ull);
-    }
+    out.set_row(row, top + logf(sum), s.best[i]);
     return true;
 }
 
@@ -269,13 +265,7 @@ __device__ __forceinline__ void write_totals(
             __reduce_max_sync(0xffffffff, most) / lost_one;
     if (threadIdx.x == 0) {
         atomicAdd(&totals->entries, (unsigned long long)s.kept);
-        // mostly there is a larger one already
-        if (dropped > *static_cast<volatile float*>(&totals->dropped)) {
-            // not negative: their bits order like integers
-            atomicMax(
-                    reinterpret_cast<int*>(&totals->dropped),
-                    __float_as_int(dropped));
-        }
+        totals->raise_dropped(dropped);
     }
 }
 

@@ -179,12 +179,7 @@ cudaError_t launch_tiles(
         return error;
     }
     const int d = in.rows.d;
-    const bool aligned = d % 4 == 0 &&
-            (reinterpret_cast<uintptr_t>(in.rows.x) |
-             reinterpret_cast<uintptr_t>(in.rows.means) |
-             reinterpret_cast<uintptr_t>(in.rows.half_precisions)) %
-                            16 ==
-                    0;
+    const bool aligned = in.rows.aligned();
     const int chunks = (d + 31) / 32;
     const auto launch_this = in.rows.half_precisions
             ? (aligned ? launch_chunks<true, true> : launch_chunks<false, true>)

@@ -207,15 +207,9 @@ __device__ void wide_row(
     kept = block_sum<threads>(kept);
     if (threadIdx.x == 0) {
         dropped += unlisted;
-        out.log_density[row] = top.value + log(sum);
-        out.best[row] = top.component;
-        if (out.members) {
-            atomicAdd(out.members + top.component, 1ull);
-        }
+        out.set_row(row, top.value + log(sum), top.component);
         atomicAdd(&out.totals->entries, (unsigned long long)kept);
-        atomicMax(
-                reinterpret_cast<int*>(&out.totals->dropped),
-                __float_as_int(float(dropped)));
+        out.totals->raise_dropped(dropped);
     }
 }
 
@@ -258,12 +252,7 @@ cudaError_t launch_wide_rows(
         cudaStream_t stream) {
     const int64_t blocks =
             (in.rows.n + in.rows.block_rows - 1) / in.rows.block_rows;
-    const bool aligned = in.rows.d % 4 == 0 &&
-            (reinterpret_cast<uintptr_t>(in.rows.x) |
-             reinterpret_cast<uintptr_t>(in.rows.means) |
-             reinterpret_cast<uintptr_t>(in.rows.half_precisions)) %
-                            16 ==
-                    0;
+    const bool aligned = in.rows.aligned();
     const bool diagonal = in.rows.half_precisions;
     const auto kernel = aligned
             ? (diagonal ? wide_rows_kernel<true, true>

@@ -13,8 +13,6 @@ constexpr int threads = 32 * warps;
 constexpr int slice = 128; ///< columns, four a thread
 /// Tiles of a block of rows that a warp adds up; the next ones are another's.
 constexpr int part_tiles = 256;
-constexpr int tiles_at_once = 256; ///< whose items are looked up together
-static_assert(part_tiles % tiles_at_once == 0 && tiles_at_once % 128 == 0);
 
 /// Sums of a slice, squares of it if diagonal, count, energy if not.
 template <bool diagonal>
@@ -22,7 +20,7 @@ constexpr int slice_values = diagonal ? 2 * slice + 1 : slice + 2;
 
 template <bool diagonal>
 struct CombineShared {
-    uint32_t found[warps][tiles_at_once]; ///< items
+    uint32_t found[warps][part_tiles]; ///< items
     double sums[warps][slice_values<diagonal>];
 };
 
@@ -147,7 +145,7 @@ struct ItemSums {
     }
 };
 
-/// One warp: one component's items of some tiles.
+/// One warp: one component's items of at most part_tiles tiles.
 template <bool aligned, bool diagonal>
 __device__ void add_tiles(
         const ItemSums<aligned, diagonal>& sums,
@@ -160,39 +158,37 @@ __device__ void add_tiles(
     const int lane = threadIdx.x % 32;
     const uint32_t* bits = sums.items.bits + (int64_t)at.word * tiles;
     const uint32_t* firsts = sums.items.first + (int64_t)at.word * tiles;
-    for (int t0 = first; t0 < end; t0 += tiles_at_once) {
-        int count = 0;
+    int count = 0;
 #pragma unroll 1
-        for (int t1 = t0; t1 < min(t0 + tiles_at_once, end); t1 += 128) {
-            constexpr int rounds = 4;
-            uint32_t some[rounds];
+    for (int t0 = first; t0 < end; t0 += 128) {
+        constexpr int rounds = 4;
+        uint32_t some[rounds];
 #pragma unroll
-            for (int i = 0; i < rounds; i++) {
-                const int t = t1 + 32 * i + lane;
-                some[i] = t < end ? __ldg(bits + t) : 0;
-            }
+        for (int i = 0; i < rounds; i++) {
+            const int t = t0 + 32 * i + lane;
+            some[i] = t < end ? __ldg(bits + t) : 0;
+        }
 #pragma unroll
-            for (int i = 0; i < rounds; i++) {
-                const bool has = some[i] >> at.bit & 1;
-                const uint32_t mask = __ballot_sync(0xffffffff, has);
-                if (has) {
-                    found[count + __popc(mask & bits_below(lane))] =
-                            __ldg(firsts + t1 + 32 * i + lane) +
-                            __popc(some[i] & bits_below(at.bit));
-                }
-                count += __popc(mask);
+        for (int i = 0; i < rounds; i++) {
+            const bool has = some[i] >> at.bit & 1;
+            const uint32_t mask = __ballot_sync(0xffffffff, has);
+            if (has) {
+                found[count + __popc(mask & bits_below(lane))] =
+                        __ldg(firsts + t0 + 32 * i + lane) +
+                        __popc(some[i] & bits_below(at.bit));
             }
+            count += __popc(mask);
         }
-        __syncwarp(); // the items are found
-        for (int i = 0; i < count; i += 32) {
-            TileItem mine = {0, 0, 0, 0};
-            if (i + lane < count) {
-                mine = sums.items.items[found[i + lane]];
-            }
-            sums.add(mine, min(32, count - i), to);
-        }
-        __syncwarp(); // `found` has been read
     }
+    __syncwarp(); // the items are found
+    for (int i = 0; i < count; i += 32) {
+        TileItem mine = {0, 0, 0, 0};
+        if (i + lane < count) {
+            mine = sums.items.items[found[i + lane]];
+        }
+        sums.add(mine, min(32, count - i), to);
+    }
+    __syncwarp(); // `found` has been read
 }
 
 /// One warp: one component's shares of a block's wide rows.
@@ -352,11 +348,7 @@ cudaError_t launch_combine_tiles(
         const WideRows& wide,
         const DeviceStatistics& out,
         cudaStream_t stream) {
-    const bool aligned = in.d % 4 == 0 &&
-            (reinterpret_cast<uintptr_t>(in.x) |
-             reinterpret_cast<uintptr_t>(in.means)) %
-                            16 ==
-                    0;
+    const bool aligned = in.aligned();
     const bool diagonal = in.half_precisions;
     const auto launch_this = aligned
             ? (diagonal ? launch<true, true> : launch<true, false>)
